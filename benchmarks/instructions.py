@@ -1,0 +1,321 @@
+"""Instructions per request in process, counted by callgrind: the number to optimise by.
+
+    python -m benchmarks.instructions                      every route of the service
+    python -m benchmarks.instructions get put              these routes
+    python -m benchmarks.instructions --peers              beside default DRF and FastAPI
+    python -m benchmarks.instructions --profile get        where the time goes, by cProfile
+    python -m benchmarks.instructions --keep DIR get       leave callgrind's files there
+
+The application object is called directly, on a real PostgreSQL. Each route is warmed by 10
+requests, then 30 are counted: the difference of a run of 40 and one of 10, without paying for
+the start of Python twice per route. Counts do not depend on what else the machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import gc
+import importlib
+import io
+import json
+import os
+import pstats
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+
+from benchmarks import data
+
+WARM, COUNTED = 10, 30
+PROFILED = 2000
+LISTED = 100
+
+# A request: method, path, body.
+Request = tuple[str, str, bytes]
+
+# Route: must, aim (thousands), and its request number n. Owner 0 has the tasks that are listed.
+ROUTES: dict[str, tuple[int | None, int | None, Callable[[int], Request]]] = {
+    "get": (1500, 1200, lambda n: ("GET", _task(n), b"")),
+    "list": (3500, 2900, lambda n: ("GET", f"/api/{data.user_id(0)}/tasks", b"")),
+    "post": (2200, 1500, lambda n: ("POST", f"/api/{data.user_id(1)}/tasks", _body(n))),
+    "put": (2200, 1500, lambda n: ("PUT", _task(n), _body(n))),
+    "patch": (None, None, lambda n: ("PATCH", _task(n), b'{"title": "Title %d"}' % n)),
+    "toggle": (1500, 1200, lambda n: ("PATCH", _task(n) + "/complete", b"")),
+    "delete": (None, None, lambda n: ("DELETE", _task(n), b"")),
+}
+STATUSES = {"post": 201, "delete": 204}
+
+APPLICATIONS = {
+    "service": "todo_project.wsgi:application",
+    "with HS256": "todo_project.wsgi:application",
+    "default DRF": "benchmarks.peer_drf:application",
+    "FastAPI": "benchmarks.peer_fastapi:app",
+}
+
+
+def _task(n: int) -> str:
+    return f"/api/{data.user_id(1)}/tasks/{data.task_id(LISTED + n)}"
+
+
+def _body(n: int) -> bytes:
+    return json.dumps(
+        {"title": f"Title {n}", "description": f"A description {n}", "is_completed": n % 2 == 0}
+    ).encode()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions")
+    parser.add_argument("routes", nargs="*", metavar="route", help=" ".join(ROUTES))
+    parser.add_argument("--peers", action="store_true", help="default DRF and FastAPI as well")
+    parser.add_argument("--profile", action="store_true", help="cProfile instead of callgrind")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="for callgrind_annotate")
+    parser.add_argument("--inside", choices=APPLICATIONS, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if unknown := set(options.routes) - set(ROUTES):
+        parser.error(f"no such route: {', '.join(sorted(unknown))}")
+    routes = options.routes or list(ROUTES)
+    if options.inside:
+        _inside(options.inside, routes, profile=options.profile)
+        return
+    with data.postgresql() as url:
+        data.create_tables(url)
+        if options.profile:
+            _fill(url, data.SERVICE_TABLE)
+            subprocess.run(_command("service", [*routes, "--profile"]), check=True, **_place(url))
+        else:
+            compare(url, routes, peers=options.peers, keep=options.keep)
+
+
+def compare(url: str, routes: list[str], *, peers: bool, keep: Path | None = None) -> None:
+    """Count and print one table. The tables must exist; what they hold is replaced."""
+    names = list(APPLICATIONS) if peers else ["service"]
+    if "get" in routes and not peers:
+        names.append("with HS256")
+    counts: dict[str, dict[str, int]] = {}
+    for name in names:
+        # Each needs its tasks anew: the one before has deleted some.
+        _fill(url, data.PEER_TABLE if name in ("default DRF", "FastAPI") else data.SERVICE_TABLE)
+        counts[name] = _count(url, name, ["get"] if name == "with HS256" else routes, keep)
+    print("instructions per request, thousands")
+    print(f"{'route':<8}{'must':>8}{'aim':>8}", *(f"{name:>12}" for name in names))
+    for route in routes:
+        must, aim, _ = ROUTES[route]
+        cells = (counts[name].get(route) for name in names)
+        print(
+            f"{route:<8}{must or '':>8}{aim or '':>8}",
+            *(f"{'' if cell is None else round(cell / 1000):>12}" for cell in cells),
+        )
+
+
+def _fill(url: str, table: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"TRUNCATE {table}")
+    data.load(url, range(LISTED), range(1), table)
+    data.load(url, range(LISTED, LISTED + 2 * PROFILED), range(1, 2), table)
+
+
+def _command(name: str, arguments: list[str]) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.instructions", "--inside", name, *arguments]
+
+
+def _place(url: str, name: str = "service") -> dict[str, Any]:
+    environment = data.service_environment(url, token=name == "with HS256")
+    return {"cwd": data.ROOT, "env": environment}
+
+
+def _count(url: str, name: str, routes: list[str], keep: Path | None) -> dict[str, int]:
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        sys.exit("instructions: valgrind is not installed (Debian: apt-get install valgrind)")
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(scratch)
+        done = subprocess.run(
+            [
+                valgrind,
+                "--tool=callgrind",
+                f"--callgrind-out-file={directory}/out",
+                "--dump-before=getppid*",
+                *_command(name, routes),
+            ],
+            capture_output=True,
+            text=True,
+            **_place(url, name),
+        )
+        if done.returncode:
+            sys.exit(f"instructions: {name} failed\n{done.stdout}{done.stderr[-4000:]}")
+        # Parts are numbered from 1: a warm-up, then the counted requests, for each route.
+        counts = {}
+        for number, route in enumerate(routes):
+            part = directory / f"out.{2 * number + 2}"
+            counts[route] = _total(part) // COUNTED
+            if keep:
+                keep.mkdir(parents=True, exist_ok=True)
+                shutil.copy(part, keep / f"callgrind.out.{name.replace(' ', '-')}.{route}")
+        return counts
+
+
+def _total(part: Path) -> int:
+    for line in part.read_text().splitlines():
+        if line.startswith("summary:"):
+            return int(line.split()[1])
+    raise ValueError(f"no summary in {part}")
+
+
+# Inside valgrind, or the profiler
+
+
+def _inside(name: str, routes: list[str], *, profile: bool) -> None:
+    module, attribute = APPLICATIONS[name].split(":")
+    application = getattr(importlib.import_module(module), attribute)
+    headers = {"HTTP_AUTHORIZATION": f"Bearer {_token()}"} if name == "with HS256" else {}
+    call = _asgi(application) if name == "FastAPI" else _wsgi(application, headers)
+    # Nothing else calls it: callgrind writes out its counts there.
+    mark = os.getppid
+    for route in routes:
+        requests = _requests(route, PROFILED if profile else COUNTED)
+        for _, request in zip(range(WARM), requests, strict=False):
+            _expect(route, call(request))
+        if profile:
+            profiler = cProfile.Profile()
+            profiler.enable()
+            statuses = [call(request) for request in requests]
+            profiler.disable()
+            _print_profile(route, profiler)
+        else:
+            gc.collect()
+            mark()
+            statuses = [call(request) for request in requests]
+            mark()
+        for status in statuses:
+            _expect(route, status)
+
+
+def _requests(route: str, counted: int) -> Iterator[Request]:
+    # Deletions come from the far end, so that routes after them still find their tasks.
+    make = ROUTES[route][2]
+    last = 2 * PROFILED - 1
+    # Made before the count begins: the client's work is none of the service's.
+    return iter([make(last - n if route == "delete" else n) for n in range(WARM + counted)])
+
+
+def _expect(route: str, status: int) -> None:
+    if status != STATUSES.get(route, 200):
+        sys.exit(f"{route}: status {status}")
+
+
+def _wsgi(application: Any, headers: dict[str, str]) -> Callable[[Request], int]:
+    template = {
+        "SCRIPT_NAME": "",
+        "QUERY_STRING": "",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "8000",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "127.0.0.1",
+        "HTTP_HOST": "localhost",
+        "HTTP_ACCEPT": "*/*",
+        "HTTP_USER_AGENT": "benchmarks",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        **headers,
+    }
+    statuses: list[str] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
+        statuses.append(status)
+
+    def call(request: Request) -> int:
+        method, path, body = request
+        environ = template | {
+            "REQUEST_METHOD": method,
+            "PATH_INFO": path,
+            "RAW_URI": path,
+            "wsgi.input": io.BytesIO(body),
+        }
+        if body:
+            environ["CONTENT_TYPE"] = "application/json"
+            environ["CONTENT_LENGTH"] = str(len(body))
+        response = application(environ, start_response)
+        try:
+            for _ in response:
+                pass
+        finally:
+            if hasattr(response, "close"):
+                response.close()
+        return int(statuses.pop()[:3])
+
+    return call
+
+
+def _asgi(application: Any) -> Callable[[Request], int]:
+    import uvloop
+
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    template = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "scheme": "http",
+        "root_path": "",
+        "query_string": b"",
+        "client": ("127.0.0.1", 40000),
+        "server": ("127.0.0.1", 8000),
+    }
+    headers = [(b"host", b"localhost"), (b"accept", b"*/*"), (b"user-agent", b"benchmarks")]
+
+    async def request_response(request: Request) -> int:
+        method, path, body = request
+        statuses = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        own = [(b"content-type", b"application/json")] if body else []
+        scope = {
+            "method": method,
+            "path": path,
+            "raw_path": urlsplit(path).path.encode(),
+            "headers": headers + own,
+        }
+        await application(template | scope, receive, send)
+        return statuses[0]
+
+    return lambda request: loop.run_until_complete(request_response(request))
+
+
+def _token() -> str:
+    import time
+
+    import jwt
+
+    claims = {"sub": str(data.user_id(1)), "exp": int(time.time()) + 3600}
+    return jwt.encode(claims, data.JWT_SECRET, algorithm="HS256")
+
+
+def _print_profile(route: str, profiler: cProfile.Profile) -> None:
+    for order in ("tottime", "cumulative"):
+        out = io.StringIO()
+        statistics = pstats.Stats(profiler, stream=out)
+        statistics.sort_stats(order).print_stats(25)
+        print(f"\n{route}: {PROFILED} requests by {order}\n", out.getvalue()[:6000])
+
+
+if __name__ == "__main__":
+    main()
