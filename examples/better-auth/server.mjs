@@ -2,7 +2,6 @@
 // Everything lives in memory, so a restart forgets every user, session and signing key.
 
 import { randomBytes } from "node:crypto";
-import { once } from "node:events";
 import { createServer } from "node:http";
 
 import { betterAuth } from "better-auth";
@@ -20,11 +19,8 @@ if (!Object.hasOwn(generateId, ids)) {
   throw new Error(`GENERATE_ID must be "uuid" or "default", not "${ids}"`);
 }
 
-// Listening comes first so that PORT=0, any free port, can stand in the default base URL.
-const server = createServer();
-server.listen(Number(env.PORT || 3000), env.HOST || "127.0.0.1");
-await once(server, "listening");
-const baseURL = env.BETTER_AUTH_URL || `http://127.0.0.1:${server.address().port}`;
+const port = Number(env.PORT || 3000);
+const baseURL = env.BETTER_AUTH_URL || `http://127.0.0.1:${port}`;
 
 const auth = betterAuth({
   baseURL,
@@ -38,12 +34,6 @@ const auth = betterAuth({
   ],
 });
 
-server.on("request", toNodeHandler(auth));
-console.log(`Better Auth listens on ${baseURL}`);
-
-for (const signal of ["SIGINT", "SIGTERM"]) {
-  process.once(signal, () => {
-    server.close();
-    server.closeAllConnections();
-  });
-}
+createServer(toNodeHandler(auth)).listen(port, env.HOST || "127.0.0.1", () => {
+  console.log(`Better Auth listens on ${baseURL}`);
+});
