@@ -11,6 +11,8 @@ Nothing here imports Django.
 
 from __future__ import annotations
 
+import atexit
+import http.client
 import importlib.util
 import os
 import pwd
@@ -81,7 +83,8 @@ def kill_tree(process: psutil.Process) -> None:
     """Send SIGKILL to a process and to all below it, and wait until they are gone."""
     with suppress(psutil.NoSuchProcess):
         process.suspend()  # so that it starts no other child meanwhile
-        family = [process, *process.children(recursive=True)]
+        # The children first: PostgreSQL's would tell their clients that the postmaster is gone.
+        family = [*process.children(recursive=True), process]
         for member in family:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
@@ -106,8 +109,14 @@ class _Guard:
                     text=True,
                     start_new_session=True,
                 )
+                atexit.register(self._finish)
             assert self._process.stdin
             print(sign, what, sep="", file=self._process.stdin, flush=True)
+
+    def _finish(self) -> None:
+        assert self._process
+        with suppress(subprocess.TimeoutExpired):
+            self._process.communicate(timeout=10)
 
     @staticmethod
     def watch() -> None:
@@ -216,6 +225,14 @@ class Server:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
         _guard.tell("-", self.folder)
+
+    def _write(self, name: str, text: str) -> Path:
+        """Write a file of the server's configuration, readable by whoever runs it."""
+        path = self.folder / name
+        path.write_text(text)
+        if "user" in self._popen:
+            os.chown(path, self._popen["user"], self._popen["group"])
+        return path
 
     def _run(self, command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -420,6 +437,120 @@ class PostgreSQL(Server):
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             cursor = connection.execute(sql.encode(), params)
             return cursor.fetchall() if cursor.description else []
+
+
+class PgBouncer(Server):
+    """A PgBouncer in transaction mode, as Neon's pooled host is one, in front of a PostgreSQL.
+
+    It is strict where installations differ: no prepared statements by name, no start-up parameter
+    but PgBouncer's own few. Waits are as long as its defaults make them.
+    """
+
+    as_root = False
+
+    def __init__(
+        self,
+        server: PostgreSQL,
+        *,
+        max_prepared_statements: int = 0,
+        default_pool_size: int = 20,
+        query_wait_timeout: int = 120,
+        **settings: str | int,
+    ) -> None:
+        """Prepare one. Sizes count connections, times are seconds, `settings` are PgBouncer's."""
+        super().__init__()
+        self.server = server
+        program = self._find()
+        if program is None:
+            raise ServerError("no pgbouncer on PATH or in /usr/sbin; `apt-get install pgbouncer`")
+        self._program = program
+        version = re.search(r"PgBouncer (\d+)\.(\d+)", self._run([program, "--version"]).stdout)
+        if version is None:
+            raise ServerError(f"{program} --version does not tell a version")
+        self.version = (int(version[1]), int(version[2]))
+        if self.version >= (1, 21):  # which brought the setting; older ones never allow any
+            settings["max_prepared_statements"] = max_prepared_statements
+        elif max_prepared_statements:
+            raise ServerError(f"PgBouncer {self.version} has no prepared statements")
+        self.settings = {
+            "listen_addr": HOST,
+            "listen_port": self.port,
+            "unix_socket_dir": "",
+            "auth_type": "trust",
+            "auth_file": self.folder / "users",
+            "admin_users": "postgres",
+            "pool_mode": "transaction",
+            "max_client_conn": 1000,
+            "default_pool_size": default_pool_size,
+            "query_wait_timeout": query_wait_timeout,
+            **settings,
+        }
+
+    @staticmethod
+    def _find() -> str | None:
+        return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
+
+    @classmethod
+    def available(cls) -> bool:
+        """Whether this machine has the program."""
+        return cls._find() is not None
+
+    def start(self) -> None:
+        lines = ["[databases]", f"* = host={HOST} port={self.server.port}", "[pgbouncer]"]
+        lines += [f"{name} = {value}" for name, value in self.settings.items()]
+        config = self._write("ini", "\n".join(lines))
+        self._write("users", '"postgres" ""\n')
+        self._spawn([self._program, config], lambda: _can_connect(self.url("pgbouncer")))
+
+    def stop(self) -> None:
+        """Shut down at once, closing every connection."""
+        if self.running:
+            # From 1.23 on SIGTERM waits for the clients to leave.
+            sig = signal.SIGQUIT if self.version >= (1, 23) else signal.SIGTERM
+            self._signal_and_wait(sig, 10)
+
+    def restart(self) -> None:
+        """Stop and start again on the same port."""
+        self.stop()
+        self.start()
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://postgres@{HOST}:{self.port}/{database}"
+
+
+class Gunicorn(Server):
+    """The service itself, started as in production, on a free port.
+
+    `environment` is the whole environment of the process, but for PATH, HOME and PORT.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        super().__init__()
+        self.environment = {**CLEAN_ENVIRONMENT, **environment, "PORT": str(self.port)}
+        self.base_url = f"http://{HOST}:{self.port}"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"]
+        command.append("todo_project.wsgi")
+        self._spawn(command, self._is_healthy, self.environment, PROJECT_ROOT)
+
+    def _is_healthy(self) -> bool:
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def worker_pids(self) -> list[int]:
+        """The ids of the worker processes that run now."""
+        return [child.pid for child in self.children()]
+
+    def stop(self, sig: signal.Signals = signal.SIGTERM, seconds: float = 40) -> int:
+        """Send the signal and return the exit code; ServerError when it runs on after `seconds`."""
+        return self._signal_and_wait(sig, seconds)
 
 
 if __name__ == "__main__":
