@@ -1,0 +1,50 @@
+# `make run` and `make test` need Python 3.11 or later and nothing else; see README.md.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check fuzz bench schema clean
+
+help:
+	@echo "make run     serve the API on SQLite at 127.0.0.1:8000"
+	@echo "make test    the whole suite, on a throw-away PostgreSQL and on SQLite"
+	@echo "make check   lint, format, types, Django's checks, migrations, the OpenAPI document"
+	@echo "make fuzz    the OpenAPI document against a live server, at length"
+	@echo "make bench   the yardsticks, side by side with the peers"
+	@echo "make schema  write openapi.yaml anew"
+
+$(VENV)/runtime: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/dev: requirements-dev.txt $(VENV)/runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/bench: benchmarks/requirements.txt $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@touch $@
+
+run: export DEBUG ?= true
+run: $(VENV)/runtime
+	$(BIN)/python manage.py migrate --verbosity 0
+	$(BIN)/gunicorn todo_project.wsgi
+
+test: $(VENV)/dev
+	TEST_DATABASE=sqlite $(BIN)/python -m pytest -q
+	TEST_DATABASE=postgresql $(BIN)/python -m pytest -q
+
+check: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.check
+
+bench: $(VENV)/bench
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) db.sqlite3*

@@ -1,0 +1,68 @@
+"""gunicorn's settings; PORT, WEB_CONCURRENCY and WEB_THREADS are the ones to turn."""
+
+import logging
+import os
+import socket
+import struct
+from typing import Any
+
+from gunicorn.http import wsgi
+
+from todo_project import env, settings  # a bad setting ends the master here, with one line
+
+port = env.integer("PORT", default=8000, low=1, high=65535)
+bind = f"{'127.0.0.1' if settings.DEBUG else '0.0.0.0'}:{port}"
+workers = env.integer("WEB_CONCURRENCY", default=len(os.sched_getaffinity(0)), low=1, high=256)
+threads = env.integer("WEB_THREADS", default=4, low=1, high=256)
+worker_class = "gthread"
+preload_app = True  # what cannot start, ends; without it dying workers are replaced for ever
+control_socket_disable = True  # two services on one machine would take each other's
+keepalive = 75  # seconds; longer than the proxies' usual 60, so that it is they who hang up
+graceful_timeout = 30
+timeout = 60
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
+
+# The longest link of ours: search and cursor with 255 characters of four bytes each.
+limit_request_line = 8190
+# So that a token too long to be one is told so by the application: 401, in its own form.
+limit_request_field_size = 128 * 1024
+
+STALL = 10
+"""Seconds that a client may stop sending in the middle of a request, or stop reading."""
+
+
+def on_starting(server: Any) -> None:
+    if settings.AUTH_MODE == "none":
+        logging.getLogger("todo_project").warning(
+            "AUTH_MODE=none: whoever reaches port %s reads and writes everybody's tasks", port
+        )
+
+
+def when_ready(server: Any) -> None:
+    for listener in server.LISTENERS:
+        # Accepted sockets inherit these. gunicorn itself waits for ever, and a stalled client
+        # keeps a thread; one that sends a byte now and then still does: see docs/deployment.md.
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", STALL, 0))
+    if settings.DEBUG:
+        url = f"http://127.0.0.1:{port}"
+        tasks = f"{url}/api/00000000-0000-4000-8000-000000000001/tasks"
+        print(
+            f"\n  The API is ready. Try:\n\n"
+            f'    curl {tasks} --json \'{{"title": "Buy milk"}}\'\n'
+            f"    curl {tasks}\n\n"
+            f"  Browsable API  {tasks}\n"
+            f"  OpenAPI        {url}/api/docs\n",
+            flush=True,
+        )
+
+
+class Response(wsgi.Response):
+    """Says nothing of what serves it."""
+
+    def default_headers(self, *args: Any, **kwargs: Any) -> list[str]:
+        headers = super().default_headers(*args, **kwargs)
+        return [header for header in headers if not header.startswith("Server:")]
+
+
+wsgi.Response = Response

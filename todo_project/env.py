@@ -1,0 +1,82 @@
+"""Strict readers of the environment, for settings.py and gunicorn.conf.py.
+
+A bad or missing variable ends the process with one line that names it: a service that starts
+with half its settings fails later, and elsewhere. An empty value counts as not set.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from dotenv import parser
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def fail(name: str, problem: str) -> NoReturn:
+    """End the process with one line on standard error and exit status 1."""
+    sys.exit(f"Configuration error: {name} {problem}")
+
+
+def load_dotenv(path: Path = BASE_DIR / ".env") -> None:
+    """Add the variables of a `.env` file; what the environment already holds wins."""
+    try:
+        text = path.open(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return
+    with text:
+        try:
+            # dotenv's own loader skips a line that it cannot read and goes on.
+            for binding in parser.parse_stream(text):
+                if binding.error:
+                    fail(str(path.name), f"line {binding.original.line} is not NAME=value")
+                if binding.key is not None:
+                    os.environ.setdefault(binding.key, binding.value or "")
+        except UnicodeDecodeError:
+            fail(str(path.name), "is not UTF-8")
+
+
+def text(name: str, default: str | None = None) -> str | None:
+    """The variable without surrounding white space, or `default` when empty or not set."""
+    return os.environ.get(name, "").strip() or default
+
+
+def required(name: str, why: str) -> str:
+    return text(name) or fail(name, f"is required {why}")
+
+
+def boolean(name: str, default: bool) -> bool:
+    value = text(name)
+    if value is None:
+        return default
+    if value.lower() in ("true", "1", "yes", "on"):
+        return True
+    if value.lower() in ("false", "0", "no", "off"):
+        return False
+    fail(name, f"must be true or false, not {value!r}")
+
+
+def integer(name: str, default: int, low: int, high: int) -> int:
+    value = text(name)
+    if value is None:
+        return default
+    if not (re.fullmatch("[0-9]{1,9}", value) and low <= int(value) <= high):
+        fail(name, f"must be a whole number from {low} to {high}, not {value!r}")
+    return int(value)
+
+
+def choice(name: str, default: str, choices: tuple[str, ...]) -> str:
+    value = text(name, default)
+    if value not in choices:
+        fail(name, f"must be one of {', '.join(choices)}, not {value!r}")
+    return value
+
+
+def words(name: str) -> list[str]:
+    """The parts of a comma-separated list, without empty ones."""
+    return [word.strip() for word in (text(name) or "").split(",") if word.strip()]
+
+
+load_dotenv()

@@ -1,0 +1,111 @@
+"""Django's PostgreSQL backend for persistent connections to a server that comes and goes.
+
+What is different from Django's own:
+
+- the health check looks at the socket and costs no round trip;
+- every wait, for a connection as for an answer, ends with the request's deadline;
+- a new connection needs no statement and no session state, so it works unchanged through a
+  transaction pooler;
+- `timestamptz` is loaded by psycopg's C code, not by a Python function per value.
+"""
+
+import select
+import socket
+import time
+from typing import Any, Self
+
+import psycopg
+from django.db.backends.postgresql import base
+from psycopg import errors, waiting
+from psycopg.adapt import AdaptersMap
+from psycopg.types.datetime import TimestamptzLoader
+
+from todo_project.database import remaining
+
+CANCEL_GRACE = 0.4
+"""Seconds that the server gets to say that it has cancelled a statement past its deadline."""
+
+
+class Connection(psycopg.Connection):
+    """A psycopg connection whose waits end with the request's deadline."""
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
+        """Connect within the time that the request has left, whatever the number of addresses.
+
+        libpq's `connect_timeout` holds for each address anew, and Neon has several.
+        """
+        left = remaining()
+        host = kwargs.get("host")
+        if left is None or not host or "hostaddr" in kwargs or host.startswith("/"):
+            return super().connect(conninfo, **kwargs)
+        expires = time.monotonic() + left
+        try:
+            found = socket.getaddrinfo(host, kwargs.get("port", 5432), type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise psycopg.OperationalError(f"cannot resolve {host}: {error}") from error
+        failure = psycopg.OperationalError("no time left to connect")
+        for address in dict.fromkeys(entry[4][0] for entry in found):
+            left = int(expires - time.monotonic() + 0.1)  # psycopg takes whole seconds
+            if left < 1:
+                break
+            try:
+                timed = {**kwargs, "hostaddr": address, "connect_timeout": left}
+                return super().connect(conninfo, **timed)
+            except psycopg.OperationalError as error:
+                failure = error
+        raise failure
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """Wait for the server; cancel the statement when the request's time is up.
+
+        A confirmed cancellation leaves the connection in use, and nothing done. Without one, as
+        from a hung server, the connection is closed and the fate of a write is not known.
+        """
+        if timeout is None:
+            timeout = remaining()
+        try:
+            return super().wait(gen, interval, timeout)
+        except errors._WaitTimeout:
+            try:
+                self.cancel_safe(timeout=CANCEL_GRACE)
+                return waiting.wait(gen, self.pgconn.socket, interval, CANCEL_GRACE)
+            except (errors._WaitTimeout, errors.CancellationTimeout):
+                self.pgconn.finish()
+                raise psycopg.OperationalError("the server did not answer in time") from None
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    def get_connection_params(self) -> dict[str, Any]:
+        params = super().get_connection_params()
+        adapters = AdaptersMap(params["context"])
+        adapters.register_loader("timestamptz", TimestamptzLoader)
+        return {**params, "context": adapters}
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
+        self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        return Connection.connect(**conn_params)
+
+    def _configure_timezone(self, connection: Connection) -> bool:
+        """Leave the session's time zone alone: it would be a round trip, and session state.
+
+        Times go out with their offset and come back aware, in whatever zone.
+        """
+        return False
+
+    def create_cursor(self, name: str | None = None) -> psycopg.Cursor:
+        # Django's would put its own time zone loader, in Python, back on each cursor.
+        return self.connection.cursor() if name is None else super().create_cursor(name)
+
+    def is_usable(self) -> bool:
+        """Whether the server has left the connection open, at the cost of one system call.
+
+        Between statements a server has nothing to say but good-bye: a readable socket is one that
+        it has closed, or is about to. What a `SELECT 1` would find besides, a network gone silent,
+        the deadline finds just as well.
+        """
+        if self.connection is None or self.connection.closed:
+            return False
+        poll = select.poll()
+        poll.register(self.connection.fileno(), select.POLLIN)
+        return not poll.poll(0)

@@ -1,0 +1,209 @@
+"""Problem details for HTTP APIs (RFC 9457): every error, whoever raises it, has one form.
+
+REST framework's exceptions arrive at `exception_handler`, Django's own (no such URL, a bad
+request outside any view, a failed CSRF check, an unhandled exception) at the `handler…` views
+named in urls.py, and a database that is away at `unavailable`, called by the middleware.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, TypedDict
+
+import orjson
+from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from rest_framework import exceptions
+from rest_framework.response import Response
+
+from todo_project import logs
+from todo_project.database import OutcomeUnknown
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+# RFC 9110 has renamed these; Python did so in 3.13.
+_RENAMED = {413: "Content Too Large", 422: "Unprocessable Content"}
+
+RETRY_AFTER = 2
+"""Seconds that a client is asked to wait after a 503."""
+
+
+class FieldError(TypedDict):
+    field: str
+    code: str
+    detail: str
+
+
+def field_error(field: str, code: str, detail: str) -> FieldError:
+    return {"field": field, "code": code, "detail": detail}
+
+
+class ProblemException(exceptions.APIException):
+    """An error of the API.
+
+    `errors` names the fields or parameters at fault; `headers` go with the response.
+    """
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        code: str | None = None,
+        errors: Iterable[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail, code)
+        self.errors = list(errors)
+        self.headers = headers or {}
+
+
+class BadRequest(ProblemException):
+    status_code = HTTPStatus.BAD_REQUEST
+    default_detail = "The request is malformed."
+    default_code = "bad_request"
+
+
+class ContentTooLarge(ProblemException):
+    status_code = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    default_detail = "The body is too large."
+    default_code = "content_too_large"
+
+
+class PreconditionFailed(ProblemException):
+    """RFC 9110 section 13.1.1: the client has not seen the latest change."""
+
+    status_code = HTTPStatus.PRECONDITION_FAILED
+    default_detail = "The task has changed since the ETag in If-Match."
+    default_code = "precondition_failed"
+
+
+class Invalid(ProblemException):
+    status_code = HTTPStatus.UNPROCESSABLE_ENTITY
+    default_detail = "The body does not fit: see errors."
+    default_code = "validation_error"
+
+
+class ServiceUnavailable(ProblemException):
+    status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "database_unavailable"
+
+    def __init__(self, detail: str, code: str | None = None) -> None:
+        super().__init__(detail, code, headers={"Retry-After": str(RETRY_AFTER)})
+
+
+def title(status: int) -> str:
+    return _RENAMED.get(status) or HTTPStatus(status).phrase
+
+
+def body(
+    status: int, code: str, detail: str, errors: Iterable[FieldError] = (), **extra: str
+) -> dict[str, Any]:
+    """The problem object. `extra` are extension members (RFC 9457 section 3.2)."""
+    problem: dict[str, Any] = {
+        "type": "about:blank",
+        "title": title(status),
+        "status": status,
+        "detail": detail,
+        "code": code,
+        **extra,
+    }
+    if errors:
+        problem["errors"] = errors
+    return problem
+
+
+def response(status: int, code: str, detail: str, **extra: str) -> HttpResponse:
+    return HttpResponse(
+        orjson.dumps(body(status, code, detail, **extra)),
+        content_type=MEDIA_TYPE,
+        status=status,
+        reason=title(status),
+    )
+
+
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
+    """REST framework's hook. None for what is not the API's own: Django handles that."""
+    if isinstance(error, Http404):
+        error = exceptions.NotFound()
+    elif isinstance(error, DjangoPermissionDenied):
+        error = exceptions.PermissionDenied()
+    elif not isinstance(error, exceptions.APIException):
+        return None
+    code = error.get_codes()
+    assert isinstance(code, str), "REST framework's own validation errors are not in use"
+    headers = dict(getattr(error, "headers", {}))
+    if isinstance(error, exceptions.MethodNotAllowed):
+        headers["Allow"] = ", ".join(context["view"].allowed_methods)
+    if isinstance(error, exceptions.NotAuthenticated | exceptions.AuthenticationFailed):
+        headers["WWW-Authenticate"] = challenge(error)
+    if error.status_code >= 500:
+        logger.error("%s: %s", code, error.__cause__ or error.detail)
+    result = Response(
+        body(error.status_code, code, str(error.detail), getattr(error, "errors", ())),
+        status=error.status_code,
+        headers=headers,
+    )
+    renderer = getattr(context["request"], "accepted_renderer", None)
+    if renderer is None or renderer.format == "json":
+        result.content_type = MEDIA_TYPE
+    result.reason_phrase = title(error.status_code)
+    result._has_been_logged = True  # type: ignore[attr-defined]
+    return result
+
+
+def challenge(error: exceptions.APIException) -> str:
+    """`WWW-Authenticate` (RFC 6750 section 3): no error code where no token was sent."""
+    if isinstance(error, exceptions.NotAuthenticated):
+        return 'Bearer realm="tasks"'
+    description = str(error.detail).replace("\\", "").replace('"', "'")
+    return f'Bearer realm="tasks", error="invalid_token", error_description="{description}"'
+
+
+def unavailable(error: Exception) -> HttpResponse:
+    """503 for a database that is away, refuses or is too busy; logs the cause, once.
+
+    The body tells a write that was not done from one that may have been.
+    """
+    cause = str(error).strip().replace("\n", " ")
+    logger.error("database unavailable: %s: %s", type(error).__name__, cause)
+    if isinstance(error, OutcomeUnknown):
+        result = response(
+            503,
+            "outcome_unknown",
+            "The database went away before it answered: the change may have been made, or not. "
+            "Read before you send it again, or send it with an Idempotency-Key or If-Match.",
+        )
+    else:
+        result = response(
+            503, "database_unavailable", "The database does not answer; nothing was changed."
+        )
+    result["Retry-After"] = str(RETRY_AFTER)
+    result._has_been_logged = True  # type: ignore[attr-defined]
+    return result
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return response(400, "bad_request", "The request is malformed.")
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return response(403, "permission_denied", "You may not do this.")
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    return response(403, "csrf_failed", f"CSRF check failed. {reason}")
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return response(404, "not_found", "There is no such URL.")
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """The `request_id` finds the log line; nothing else about the cause leaves the service."""
+    return response(
+        500,
+        "internal_error",
+        "The service failed; the request_id finds the log line.",
+        request_id=logs.current.request_id,
+    )

@@ -1,0 +1,276 @@
+"""Settings, all from the environment or a `.env` file. README.md has the table."""
+
+import secrets
+from urllib.parse import urlsplit
+
+import dj_database_url
+
+from todo_project import env
+from todo_project.env import BASE_DIR
+
+# Core ---------------------------------------------------------------------------------------
+
+DEBUG = env.boolean("DEBUG", default=False)
+UNLESS_DEBUG = "unless DEBUG=true"
+
+# A key made anew at each start instead of a constant fallback: DEBUG left on by mistake must
+# not mean that everybody knows the key. Every worker inherits it from gunicorn's master.
+SECRET_KEY = env.text("SECRET_KEY") or (
+    secrets.token_urlsafe(50) if DEBUG else env.required("SECRET_KEY", UNLESS_DEBUG)
+)
+
+# With DEBUG and an empty list Django itself admits localhost and its subdomains.
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS")
+if not ALLOWED_HOSTS and not DEBUG:
+    env.required("ALLOWED_HOSTS", UNLESS_DEBUG)
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "axes",
+    "corsheaders",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "rest_framework",
+    "todo_project",
+    "tasks",
+]
+
+CORS_ALLOWED_ORIGINS = env.words("CORS_ALLOWED_ORIGINS")
+
+MIDDLEWARE = [
+    "todo_project.middleware.RequestMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    *(["corsheaders.middleware.CorsMiddleware"] if CORS_ALLOWED_ORIGINS else []),
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    # The admin's own: on the API they would cost a tenth of a request.
+    "todo_project.middleware.AdminCommonMiddleware",
+    "todo_project.middleware.AdminSessionMiddleware",
+    "todo_project.middleware.AdminCsrfMiddleware",
+    "todo_project.middleware.AdminAuthenticationMiddleware",
+    "todo_project.middleware.AdminMessageMiddleware",
+    "todo_project.middleware.AdminAxesMiddleware",
+]
+
+ROOT_URLCONF = "todo_project.urls"
+WSGI_APPLICATION = "todo_project.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+TIME_ZONE = "UTC"
+USE_I18N = False
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+STATIC_URL = "/static/"
+# Straight from the installed packages: no collectstatic step that a deployment can forget.
+WHITENOISE_USE_FINDERS = True
+
+# Database -----------------------------------------------------------------------------------
+
+
+def database(name: str, url: str) -> dict:
+    """Django's settings for a database URL; `name` is the variable to blame when it is bad."""
+    scheme = url.partition(":")[0]
+    if scheme not in ("postgres", "postgresql", "sqlite"):
+        env.fail(name, "must begin with postgresql:// or sqlite:///")
+    try:
+        config = dj_database_url.parse(
+            url,
+            conn_max_age=None,  # a connection per thread, for as long as the server keeps it
+            conn_health_checks=True,
+            disable_server_side_cursors=True,  # they do not outlive a statement behind PgBouncer
+        )
+    except ValueError:
+        env.fail(name, "is not a database URL")
+    options = config.setdefault("OPTIONS", {})
+    if scheme == "sqlite":
+        if config["NAME"] in ("", ":memory:"):
+            env.fail(name, "must name a file: every thread would have an empty database in memory")
+        config["NAME"] = str(BASE_DIR / config["NAME"])
+        options |= {
+            "timeout": 4,  # seconds to wait for another writer
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL;",
+        }
+    else:
+        if not config["NAME"]:
+            env.fail(name, "names no database")
+        config["ENGINE"] = "todo_project.postgresql"
+        # What the URL says wins. Not one of these is a startup option, which poolers refuse.
+        for option, value in {
+            "server_side_binding": True,
+            "application_name": "todo",
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 5000,  # milliseconds
+        }.items():
+            options.setdefault(option, value)
+    return config
+
+
+DATABASES = {
+    "default": database(
+        "DATABASE_URL",
+        env.text("DATABASE_URL", "sqlite:///db.sqlite3" if DEBUG else None)
+        or env.required("DATABASE_URL", UNLESS_DEBUG),
+    )
+}
+
+# `migrate` goes past the pooler, where a session may have its own timeouts: a migration that
+# cannot get its lock gives up, and does not make every request queue up behind it.
+if unpooled := env.text("DATABASE_URL_UNPOOLED"):
+    DATABASES["unpooled"] = database("DATABASE_URL_UNPOOLED", unpooled)
+    DATABASES["unpooled"]["TEST"] = {"MIRROR": "default"}
+    if DATABASES["unpooled"]["ENGINE"] != DATABASES["default"]["ENGINE"]:
+        env.fail("DATABASE_URL_UNPOOLED", "is of another kind than DATABASE_URL")
+
+# Authentication of the API ------------------------------------------------------------------
+
+AUTH_MODE = (
+    env.choice("AUTH_MODE", "none" if DEBUG else "", ("jwt", "none"))
+    if DEBUG or env.text("AUTH_MODE")
+    else env.required("AUTH_MODE", UNLESS_DEBUG)
+)
+JWT_SECRET = env.text("JWT_SECRET") or env.text("BETTER_AUTH_SECRET")
+JWT_JWKS_URL = env.text("JWT_JWKS_URL")
+JWT_ISSUER = env.text("JWT_ISSUER")
+JWT_AUDIENCE = env.text("JWT_AUDIENCE")
+JWT_LEEWAY = env.integer("JWT_LEEWAY", default=30, low=0, high=600)  # seconds
+
+if AUTH_MODE == "jwt":
+    if JWT_JWKS_URL and env.text("JWT_SECRET"):
+        env.fail("JWT_SECRET", "and JWT_JWKS_URL are both set: tokens have one kind of key")
+    if JWT_JWKS_URL:
+        # Better Auth's secret is not a token key there; a shared `.env` may hold it all the same.
+        JWT_SECRET = None
+        if urlsplit(JWT_JWKS_URL).scheme not in ("http", "https"):
+            env.fail("JWT_JWKS_URL", "must begin with https:// or http://")
+    elif JWT_SECRET is None:
+        env.fail("JWT_SECRET", "or JWT_JWKS_URL is required with AUTH_MODE=jwt")
+    elif len(JWT_SECRET.encode()) < 32:
+        env.fail("JWT_SECRET", "must have 32 bytes or more (RFC 7518 section 3.2)")
+
+# REST framework: deny by default; a view that opts out says so itself -----------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["tasks.authentication.BearerAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["tasks.permissions.IsOwner"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "todo_project.media.Negotiation",
+    "DEFAULT_PARSER_CLASSES": ["todo_project.media.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": [
+        "todo_project.media.JSONRenderer",
+        *(["rest_framework.renderers.BrowsableAPIRenderer"] if DEBUG else []),
+    ],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "todo_project.problems.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+    "URL_FORMAT_OVERRIDE": None,
+}
+
+# Security -----------------------------------------------------------------------------------
+
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SECURE_HSTS_SECONDS = 0 if DEBUG else 365 * 24 * 3600
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+X_FRAME_OPTIONS = "DENY"
+CSRF_FAILURE_VIEW = "todo_project.problems.csrf_failure"
+
+SILENCED_SYSTEM_CHECKS = [
+    "security.W003",  # CsrfViewMiddleware stands in MIDDLEWARE as the admin's subclass of it,
+    "axes.W002",  # and so does AxesMiddleware
+    "security.W005",  # HSTS for subdomains is for the owner of the whole domain to decide,
+    "security.W021",  # and so is preloading
+    "security.W008",  # no redirect to HTTPS: it would lose a POST's body; the proxy has the TLS
+]
+
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+# Ten wrong passwords for one user name from one address close that pair for a quarter of an
+# hour. The count is in the database, so every process and machine shares it.
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = 0.25  # hours
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+AXES_HTTP_RESPONSE_CODE = 429
+AXES_DISABLE_ACCESS_LOG = True
+AXES_VERBOSE = False
+
+# The API has no cookies: a browser sends a token because its page said so.
+CORS_ALLOW_CREDENTIALS = False
+CORS_ALLOW_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+CORS_ALLOW_HEADERS = [
+    "accept",
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    "if-match",
+    "if-none-match",
+    "x-request-id",
+]
+CORS_EXPOSE_HEADERS = ["ETag", "Link", "Location", "Retry-After", "X-Request-ID"]
+
+# Logging ------------------------------------------------------------------------------------
+
+LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"request_id": {"()": "todo_project.logs.RequestIdFilter"}},
+    "formatters": {
+        "json": {
+            "()": "pythonjsonlogger.json.JsonFormatter",
+            "format": "{asctime}{levelname}{name}{message}{request_id}",
+            "style": "{",
+            "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+        },
+        "plain": {
+            "format": "{asctime} {levelname} {name} [{request_id}] {message}",
+            "style": "{",
+        },
+    },
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "filters": ["request_id"],
+            "formatter": "plain" if DEBUG else "json",
+        },
+    },
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {
+        # Django's own handlers would print each record a second time, or mail it.
+        "django": {"handlers": [], "level": LOG_LEVEL, "propagate": True},
+        # One line per 4xx is the proxy's access log, not ours.
+        "django.request": {"level": "ERROR"},
+        "django.security": {"level": "ERROR"},
+        "django.db.backends": {"level": "INFO"},
+    },
+}
