@@ -8,15 +8,28 @@ set the environment before Django reads its settings.
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from tests.servers import PostgreSQL, ServerError
+from tests.proxy import Proxy
+from tests.servers import (
+    CLEAN_ENVIRONMENT,
+    PROJECT_ROOT,
+    Gunicorn,
+    PgBouncer,
+    PostgreSQL,
+    ServerError,
+)
 
 # What every run has, whatever the developer's shell or .env file says. An empty value counts as
 # not set, but keeps the .env file's from being read.
@@ -51,8 +64,23 @@ def _postgres() -> PostgreSQL:
 
 @cache
 def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """The folder of the run's SQLite file."""
+    """The folder of the run's SQLite files."""
     return tempfile.TemporaryDirectory(prefix="todo-sqlite-")
+
+
+def require_pgbouncer() -> None:
+    """Skip the test where there is no PgBouncer; under CI fail it."""
+    if not PgBouncer.available():
+        reason = "pgbouncer is not installed (apt-get install pgbouncer)"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+
+
+@cache
+def _pgbouncer() -> PgBouncer:
+    require_pgbouncer()
+    server = PgBouncer(_postgres())
+    server.start()
+    return server
 
 
 # Wrappers run before all others, so before pytest-django's hook of the same name.
@@ -84,11 +112,112 @@ def pytest_report_header() -> str:
 
 
 def pytest_unconfigure() -> None:
-    if _postgres.cache_info().currsize:
-        _postgres().close()
+    for server in (_pgbouncer, _postgres):
+        if server.cache_info().currsize:
+            server().close()
 
 
 @pytest.fixture(scope="session")
 def postgres() -> PostgreSQL:
     """The PostgreSQL of the run; a run on SQLite starts one when a test asks for it."""
     return _postgres()
+
+
+@pytest.fixture(scope="session")
+def pgbouncer() -> PgBouncer:
+    """A PgBouncer in front of `postgres`."""
+    return _pgbouncer()
+
+
+class LiveServer(Gunicorn):
+    """The service under gunicorn on a fresh, migrated database of its own."""
+
+    # The database's name on `postgres`, or the path of the SQLite file.
+    database: str
+    # Where the test itself finds the database, past proxy and PgBouncer.
+    database_url: str
+    # Only where there is one:
+    postgres: PostgreSQL
+    pgbouncer: PgBouncer
+    proxy: Proxy
+
+
+_names = count()
+
+
+def _migrate(url: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "migrate", "--no-input", "--verbosity=0"],
+        env={**CLEAN_ENVIRONMENT, **ENVIRONMENT, "DATABASE_URL": url},
+        cwd=PROJECT_ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise ServerError(f"migrate exited with {done.returncode}:\n{done.stdout}{done.stderr}")
+
+
+# Migrating takes a second or two, a copy of what was migrated once some hundredths.
+@cache
+def _migrated_template(server: PostgreSQL) -> str:
+    _migrate(server.create_database("template_migrated"))
+    return "template_migrated"
+
+
+@cache
+def _migrated_file() -> Path:
+    path = Path(_scratch().name, "migrated.sqlite3")
+    _migrate(f"sqlite:///{path}")
+    return path
+
+
+@contextmanager
+def open_live_server(
+    vendor: str = "postgresql",
+    via_pgbouncer: bool = False,
+    proxy: bool = False,
+    postgres: PostgreSQL | None = None,
+    **environment: str,
+) -> Iterator[LiveServer]:
+    """Run the service until the block ends, on a fresh, migrated database.
+
+    `vendor` is "postgresql" or "sqlite". `via_pgbouncer` puts a PgBouncer of its own before the
+    database, `proxy` a proxy before either; both may be broken at will. To break PostgreSQL itself
+    bring your own as `postgres`: by default it is the run's. `environment` adds to or replaces
+    what the service gets: production's settings, two processes of four threads.
+    """
+    name = f"live_{next(_names)}"
+    parts: dict[str, object] = {}
+    with ExitStack() as stack:
+        if vendor == "postgresql":
+            server = parts["postgres"] = postgres or _postgres()
+            template = _migrated_template(server)
+            url = parts["database_url"] = server.create_database(name, f"TEMPLATE {template}")
+            if postgres is None:
+                stack.callback(server.execute, f"DROP DATABASE {name} WITH (FORCE)")
+            if via_pgbouncer:
+                require_pgbouncer()
+                pgbouncer = parts["pgbouncer"] = stack.enter_context(PgBouncer(server))
+                url = pgbouncer.url(name)
+            if proxy:
+                between = stack.enter_context(Proxy(int(url.rpartition(":")[2].split("/")[0])))
+                parts["proxy"] = between
+                url = between.url(url)
+        elif vendor == "sqlite" and not (via_pgbouncer or proxy or postgres):
+            name = str(Path(_scratch().name, f"{name}.sqlite3"))
+            shutil.copy(_migrated_file(), name)
+            url = parts["database_url"] = f"sqlite:///{name}"
+        else:
+            raise ValueError(f"no live server on {vendor!r} with what was asked for")
+        settings = {"DATABASE_URL": url, "WEB_CONCURRENCY": "2", "WEB_THREADS": "4"}
+        live = LiveServer({**ENVIRONMENT, **settings, **environment})
+        vars(live).update(parts, database=name)
+        yield stack.enter_context(live)
+
+
+@pytest.fixture
+def live_server_factory() -> Iterator[Callable[..., LiveServer]]:
+    """`open_live_server()` as a function; what it started ends with the test."""
+    with ExitStack() as stack:
+        yield lambda *args, **kwargs: stack.enter_context(open_live_server(*args, **kwargs))

@@ -1,4 +1,4 @@
-"""A TCP proxy for the tests that adds latency, counts PostgreSQL round trips and breaks the network.
+"""A TCP proxy that adds latency, counts PostgreSQL round trips and breaks the network.
 
 **Round trip**: the client sends something after it has been given something, or for the first time
 on the connection. Each time a client waits for an answer before it goes on, bytes pass the proxy to
@@ -259,7 +259,7 @@ class _Connection:
         messages = self._messages.feed(data)
         for kind, body in messages:
             # Query: text. Parse: name of the statement, text, … Bind: portal, name, …
-            first, second, *_ = body.split(b"\0") + [b""]
+            first, second, *_ = [*body.split(b"\0"), b""]
             if kind == b"Q":
                 self._proxy.statements.append(first.decode(errors="replace"))
             elif kind == b"P":

