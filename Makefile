@@ -35,7 +35,7 @@ run: $(VENV)/runtime
 	$(BIN)/gunicorn todo_project.wsgi
 
 test: $(VENV)/dev
-	TEST_DATABASE=sqlite $(BIN)/python -m pytest -q
+	TEST_DATABASE=sqlite $(BIN)/python -m pytest -q -m 'not live'
 	TEST_DATABASE=postgresql $(BIN)/python -m pytest -q
 
 check: $(VENV)/dev
