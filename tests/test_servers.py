@@ -92,14 +92,14 @@ def test_postgresql_is_set_up_to_find_faults(postgres: PostgreSQL) -> None:
 
 def test_every_postgresql_of_this_machine_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(PostgreSQL()) as finder:
-        found = {folder.resolve() for folder in finder._candidates()}
-        # At least the packaged builds, in place and copied.
-        assert len(found) >= 2
-        for folder in found:
+        found = dict(finder._working())
+        # The packaged build works at least from a copy, wherever the virtual environment lies.
+        assert any(finder.folder in folder.parents for folder in found)
+        for folder, version in found.items():
             monkeypatch.setenv("POSTGRES_BIN", str(folder))
             with PostgreSQL() as server:
-                assert server.bin == folder
-                assert server.execute("SELECT split_part(version(), ' ', 2)") == [(server.version,)]
+                assert (server.bin, server.version) == (folder, version)
+                assert server.execute("SELECT split_part(version(), ' ', 2)") == [(version,)]
 
 
 def test_a_missing_postgresql_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
