@@ -92,9 +92,8 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
         return self.serializers_by_action.get(self.action, serializers.TaskSerializer)
 
     def get_parsers(self) -> Sequence[BaseParser]:
-        if self.request.method == "PATCH":
-            return [JSONParser(), MergePatchParser()]
-        return [JSONParser()]
+        patches = self.request is not None and self.request.method == "PATCH"
+        return [JSONParser(), MergePatchParser()] if patches else [JSONParser()]
 
     def _body(self, request: Request) -> Any:
         if not request.content_type and request.stream is not None:

@@ -1,5 +1,6 @@
 """Settings, all from the environment or a `.env` file. README.md has the table."""
 
+import re
 import secrets
 from urllib.parse import urlsplit
 
@@ -41,6 +42,9 @@ INSTALLED_APPS = [
 ]
 
 CORS_ALLOWED_ORIGINS = env.words("CORS_ALLOWED_ORIGINS")
+for origin in CORS_ALLOWED_ORIGINS:
+    if not re.fullmatch(r"https?://[^/?#\s*@]+", origin):
+        env.fail("CORS_ALLOWED_ORIGINS", f"{origin!r} is not an origin such as https://example.com")
 
 MIDDLEWARE = [
     "todo_project.middleware.RequestMiddleware",
