@@ -12,11 +12,14 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
+
+from tests.servers import PostgreSQL
 
 ROOT = Path(__file__).parent.parent
 SERVICE_TABLE = "tasks_task"
@@ -24,7 +27,7 @@ PEER_TABLE = "peer_task"
 JWT_SECRET = "a-secret-of-the-benchmarks-32-bytes-long"
 
 _PEER_SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS {PEER_TABLE} (
+CREATE TABLE {PEER_TABLE} (
     id uuid PRIMARY KEY,
     user_id uuid NOT NULL,
     title varchar(255) NOT NULL,
@@ -33,7 +36,7 @@ CREATE TABLE IF NOT EXISTS {PEER_TABLE} (
     created_at timestamptz NOT NULL,
     updated_at timestamptz NOT NULL
 );
-CREATE INDEX IF NOT EXISTS ix_{PEER_TABLE}_user_id ON {PEER_TABLE} (user_id);
+CREATE INDEX ix_{PEER_TABLE}_user_id ON {PEER_TABLE} (user_id);
 """
 
 _TASKS = """
@@ -41,7 +44,7 @@ INSERT INTO {table} (id, user_id, title, description, is_completed, created_at, 
 SELECT md5('task' || n)::uuid,
        md5('user' || {first} + n %% {users})::uuid,
        'Task number ' || n || ' of the list',
-       CASE WHEN n %% 3 > 0 THEN 'What is to be done about number ' || n || ', in one sentence.' END,
+       CASE WHEN n %% 3 > 0 THEN 'What is to be done about number ' || n || ', in one line.' END,
        n %% 4 = 0,
        timestamptz '2025-01-01Z' + n * interval '1.000007 second',
        timestamptz '2025-01-01Z' + n * interval '1.000007 second'
@@ -57,22 +60,9 @@ def task_id(task: int) -> uuid.UUID:
     return uuid.UUID(hashlib.md5(b"task%d" % task).hexdigest())
 
 
-@contextmanager
-def postgresql() -> Iterator[str]:
-    """The URL of an empty database: a throw-away server's, or BENCHMARK_DATABASE_URL's."""
-    if url := os.environ.get("BENCHMARK_DATABASE_URL"):
-        yield url
-        return
-    from tests.servers import PostgreSQL
-
-    # Room for all data in memory, and no checkpoint in the middle of a measurement.
-    with PostgreSQL(shared_buffers="1GB", max_wal_size="8GB", checkpoint_timeout="1h") as server:
-        yield server.url()
-
-
-def service_environment(database_url: str, *, token: bool = False) -> dict[str, str]:
-    """The environment of the service as in production; nothing of the caller's settings."""
-    environment = {
+def environment(database_url: str, *, token: bool = False) -> dict[str, str]:
+    """The environment of the service as in production, with nothing of the caller's settings."""
+    values = {
         "PATH": os.environ["PATH"],
         "PYTHONHASHSEED": "0",
         "PYTHONPATH": str(ROOT),
@@ -84,8 +74,8 @@ def service_environment(database_url: str, *, token: bool = False) -> dict[str, 
         "AUTH_MODE": "none",
     }
     if token:
-        environment |= {"AUTH_MODE": "jwt", "JWT_SECRET": JWT_SECRET}
-    return environment
+        values |= {"AUTH_MODE": "jwt", "JWT_SECRET": JWT_SECRET}
+    return values
 
 
 def create_tables(database_url: str) -> None:
@@ -93,7 +83,7 @@ def create_tables(database_url: str) -> None:
     subprocess.run(
         [sys.executable, "manage.py", "migrate", "--verbosity=0"],
         cwd=ROOT,
-        env=service_environment(database_url),
+        env=environment(database_url),
         check=True,
     )
     with psycopg.connect(database_url, autocommit=True) as connection:
@@ -108,3 +98,78 @@ def load(database_url: str, tasks: range, users: range, *tables: str) -> None:
             connection.execute(statement, [tasks.start, tasks.stop - 1])
             connection.execute(f"VACUUM ANALYZE {table}")
         connection.execute("CHECKPOINT")
+
+
+@dataclass
+class Databases:
+    """A throw-away server, from which each yardstick takes a database of its own.
+
+    A database is filled once and then copied, so that what one yardstick deletes the next finds.
+    """
+
+    server: PostgreSQL
+    quick: bool
+    _made: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def users(self) -> int:
+        """The users of the large database; each has 100 tasks, numbered as said above."""
+        return 200 if self.quick else 10_000
+
+    @property
+    def reader(self) -> int:
+        """A user of the large database with 1000 tasks."""
+        return self.users
+
+    @property
+    def hoarder(self) -> int:
+        """A user of the large database with 110,000 tasks."""
+        return self.users + 1
+
+    @property
+    def hoard(self) -> int:
+        return 11_000 if self.quick else 110_000
+
+    def empty(self) -> str:
+        """The URL of a new database with the tables."""
+        return self._copy("empty", lambda url: None)
+
+    def small(self) -> str:
+        """The URL of a new database: 10,000 tasks of 100 users (quick: 1000 of 10)."""
+        users = self.users // 100 if not self.quick else 10
+        return self._copy(
+            "small", lambda url: load(url, range(users * 100), range(users), SERVICE_TABLE)
+        )
+
+    def large(self) -> str:
+        """The URL of a new database: 1,000,000 tasks of 10,000 users, and two greater users."""
+        return self._copy("large", self._fill_large)
+
+    def _fill_large(self, url: str) -> None:
+        tables = SERVICE_TABLE, PEER_TABLE
+        first = 0
+        for tasks, users in (
+            (100 * self.users, range(self.users)),
+            (1000, range(self.reader, self.reader + 1)),
+            (self.hoard, range(self.hoarder, self.hoarder + 1)),
+        ):
+            load(url, range(first, first + tasks), users, *tables)
+            first += tasks
+
+    def _copy(self, kind: str, fill: Callable[[str], None]) -> str:
+        if kind not in self._made:
+            url = self.server.create_database(kind)
+            create_tables(url)
+            fill(url)
+            self._made[kind] = 0
+        self._made[kind] += 1
+        return self.server.create_database(
+            f"{kind}_{self._made[kind]}", f"TEMPLATE {kind} STRATEGY file_copy"
+        )
+
+
+@contextmanager
+def databases(*, quick: bool = False) -> Iterator[Databases]:
+    # Room for all data in memory, and no checkpoint in the middle of a measurement.
+    with PostgreSQL(shared_buffers="1GB", max_wal_size="8GB", checkpoint_timeout="1h") as server:
+        yield Databases(server, quick)

@@ -19,40 +19,34 @@ import cProfile
 import gc
 import importlib
 import io
-import json
 import os
 import pstats
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
+import uvloop
 
-from benchmarks import data
+from benchmarks import clients, data, report
+from benchmarks.clients import Request
 
 WARM, COUNTED = 10, 30
 PROFILED = 2000
 LISTED = 100
 
-# A request: method, path, body.
-Request = tuple[str, str, bytes]
-
-# Route: must, aim (thousands), and its request number n. Owner 0 has the tasks that are listed.
-ROUTES: dict[str, tuple[int | None, int | None, Callable[[int], Request]]] = {
-    "get": (1500, 1200, lambda n: ("GET", _task(n), b"")),
-    "list": (3500, 2900, lambda n: ("GET", f"/api/{data.user_id(0)}/tasks", b"")),
-    "post": (2200, 1500, lambda n: ("POST", f"/api/{data.user_id(1)}/tasks", _body(n))),
-    "put": (2200, 1500, lambda n: ("PUT", _task(n), _body(n))),
-    "patch": (None, None, lambda n: ("PATCH", _task(n), b'{"title": "Title %d"}' % n)),
-    "toggle": (1500, 1200, lambda n: ("PATCH", _task(n) + "/complete", b"")),
-    "delete": (None, None, lambda n: ("DELETE", _task(n), b"")),
+# Thousands per request: must, aim.
+LIMITS = {
+    "get": (1500, 1200),
+    "list": (3500, 2900),
+    "post": (2200, 1500),
+    "put": (2200, 1500),
+    "toggle": (1500, 1200),
 }
-STATUSES = {"post": 201, "delete": 204}
 
 APPLICATIONS = {
     "service": "todo_project.wsgi:application",
@@ -62,32 +56,22 @@ APPLICATIONS = {
 }
 
 
-def _task(n: int) -> str:
-    return f"/api/{data.user_id(1)}/tasks/{data.task_id(LISTED + n)}"
-
-
-def _body(n: int) -> bytes:
-    return json.dumps(
-        {"title": f"Title {n}", "description": f"A description {n}", "is_completed": n % 2 == 0}
-    ).encode()
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions")
-    parser.add_argument("routes", nargs="*", metavar="route", help=" ".join(ROUTES))
+    parser.add_argument("routes", nargs="*", metavar="route", help=" ".join(clients.ROUTES))
     parser.add_argument("--peers", action="store_true", help="default DRF and FastAPI as well")
     parser.add_argument("--profile", action="store_true", help="cProfile instead of callgrind")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="for callgrind_annotate")
     parser.add_argument("--inside", choices=APPLICATIONS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if unknown := set(options.routes) - set(ROUTES):
+    if unknown := set(options.routes) - set(clients.ROUTES):
         parser.error(f"no such route: {', '.join(sorted(unknown))}")
-    routes = options.routes or list(ROUTES)
+    routes = options.routes or clients.ROUTES
     if options.inside:
         _inside(options.inside, routes, profile=options.profile)
         return
-    with data.postgresql() as url:
-        data.create_tables(url)
+    with data.databases() as databases:
+        url = databases.empty()
         if options.profile:
             _fill(url, data.SERVICE_TABLE)
             subprocess.run(_command("service", [*routes, "--profile"]), check=True, **_place(url))
@@ -95,44 +79,43 @@ def main(arguments: list[str] | None = None) -> None:
             compare(url, routes, peers=options.peers, keep=options.keep)
 
 
-def compare(url: str, routes: list[str], *, peers: bool, keep: Path | None = None) -> None:
+def compare(url: str, routes: Sequence[str], *, peers: bool, keep: Path | None = None) -> None:
     """Count and print one table. The tables must exist; what they hold is replaced."""
-    names = list(APPLICATIONS) if peers else ["service"]
-    if "get" in routes and not peers:
-        names.append("with HS256")
-    counts: dict[str, dict[str, int]] = {}
+    names = ["service", "with HS256"] if "get" in routes else ["service"]
+    if peers:
+        names += ["default DRF", "FastAPI"]
+    counts = {}
     for name in names:
-        # Each needs its tasks anew: the one before has deleted some.
         _fill(url, data.PEER_TABLE if name in ("default DRF", "FastAPI") else data.SERVICE_TABLE)
         counts[name] = _count(url, name, ["get"] if name == "with HS256" else routes, keep)
-    print("instructions per request, thousands")
-    print(f"{'route':<8}{'must':>8}{'aim':>8}", *(f"{name:>12}" for name in names))
-    for route in routes:
-        must, aim, _ = ROUTES[route]
-        cells = (counts[name].get(route) for name in names)
-        print(
-            f"{route:<8}{must or '':>8}{aim or '':>8}",
-            *(f"{'' if cell is None else round(cell / 1000):>12}" for cell in cells),
-        )
+
+    def row(route: str) -> list[report.Cell]:
+        must, aim = LIMITS.get(route, (None, None))
+        cells = [counts[name].get(route) for name in names]
+        return [route, must, aim, report.at_most(cells[0], must, aim), *cells]
+
+    title = "Instructions per request in process, thousands"
+    report.table(title, ["route", "must", "aim", "", *names], map(row, routes))
 
 
 def _fill(url: str, table: str) -> None:
+    """Give user 0 the tasks that are listed, user 1 those that are read and written."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"TRUNCATE {table}")
     data.load(url, range(LISTED), range(1), table)
     data.load(url, range(LISTED, LISTED + 2 * PROFILED), range(1, 2), table)
 
 
-def _command(name: str, arguments: list[str]) -> list[str]:
+def _command(name: str, arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "benchmarks.instructions", "--inside", name, *arguments]
 
 
 def _place(url: str, name: str = "service") -> dict[str, Any]:
-    environment = data.service_environment(url, token=name == "with HS256")
+    environment = data.environment(url, token=name == "with HS256")
     return {"cwd": data.ROOT, "env": environment}
 
 
-def _count(url: str, name: str, routes: list[str], keep: Path | None) -> dict[str, int]:
+def _count(url: str, name: str, routes: Sequence[str], keep: Path | None) -> dict[str, int]:
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         sys.exit("instructions: valgrind is not installed (Debian: apt-get install valgrind)")
@@ -148,15 +131,17 @@ def _count(url: str, name: str, routes: list[str], keep: Path | None) -> dict[st
             ],
             capture_output=True,
             text=True,
+            check=False,
             **_place(url, name),
         )
         if done.returncode:
-            sys.exit(f"instructions: {name} failed\n{done.stdout}{done.stderr[-4000:]}")
+            print(f"{name} failed:\n{done.stdout}{done.stderr[-4000:]}", file=sys.stderr)
+            return {}
         # Parts are numbered from 1: a warm-up, then the counted requests, for each route.
         counts = {}
         for number, route in enumerate(routes):
             part = directory / f"out.{2 * number + 2}"
-            counts[route] = _total(part) // COUNTED
+            counts[route] = round(_total(part) / COUNTED / 1000)
             if keep:
                 keep.mkdir(parents=True, exist_ok=True)
                 shutil.copy(part, keep / f"callgrind.out.{name.replace(' ', '-')}.{route}")
@@ -173,10 +158,10 @@ def _total(part: Path) -> int:
 # Inside valgrind, or the profiler
 
 
-def _inside(name: str, routes: list[str], *, profile: bool) -> None:
+def _inside(name: str, routes: Sequence[str], *, profile: bool) -> None:
     module, attribute = APPLICATIONS[name].split(":")
     application = getattr(importlib.import_module(module), attribute)
-    headers = {"HTTP_AUTHORIZATION": f"Bearer {_token()}"} if name == "with HS256" else {}
+    headers = {"HTTP_AUTHORIZATION": f"Bearer {clients.token(1)}"} if name == "with HS256" else {}
     call = _asgi(application) if name == "FastAPI" else _wsgi(application, headers)
     # Nothing else calls it: callgrind writes out its counts there.
     mark = os.getppid
@@ -200,15 +185,17 @@ def _inside(name: str, routes: list[str], *, profile: bool) -> None:
 
 
 def _requests(route: str, counted: int) -> Iterator[Request]:
-    # Deletions come from the far end, so that routes after them still find their tasks.
-    make = ROUTES[route][2]
-    last = 2 * PROFILED - 1
-    # Made before the count begins: the client's work is none of the service's.
-    return iter([make(last - n if route == "delete" else n) for n in range(WARM + counted)])
+    """The requests, made before the count begins: the client's work is none of the service's."""
+    user = 0 if route == "list" else 1
+    # Deletions come from the far end, so that the routes after them still find their tasks.
+    tasks = [
+        LISTED + (2 * PROFILED - 1 - n if route == "delete" else n) for n in range(WARM + counted)
+    ]
+    return iter([clients.request(route, user, task, task) for task in tasks])
 
 
 def _expect(route: str, status: int) -> None:
-    if status != STATUSES.get(route, 200):
+    if status != clients.STATUSES.get(route, 200):
         sys.exit(f"{route}: status {status}")
 
 
@@ -260,8 +247,6 @@ def _wsgi(application: Any, headers: dict[str, str]) -> Callable[[Request], int]
 
 
 def _asgi(application: Any) -> Callable[[Request], int]:
-    import uvloop
-
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     template = {
@@ -291,22 +276,13 @@ def _asgi(application: Any) -> Callable[[Request], int]:
         scope = {
             "method": method,
             "path": path,
-            "raw_path": urlsplit(path).path.encode(),
+            "raw_path": path.encode(),
             "headers": headers + own,
         }
         await application(template | scope, receive, send)
         return statuses[0]
 
     return lambda request: loop.run_until_complete(request_response(request))
-
-
-def _token() -> str:
-    import time
-
-    import jwt
-
-    claims = {"sub": str(data.user_id(1)), "exp": int(time.time()) + 3600}
-    return jwt.encode(claims, data.JWT_SECRET, algorithm="HS256")
 
 
 def _print_profile(route: str, profiler: cProfile.Profile) -> None:

@@ -1,0 +1,60 @@
+"""`python -m benchmarks [--quick] [name…]`: run the yardsticks, or those named.
+
+round_trips   database round trips of every route, and p50 with 10 ms to the database
+instructions  per request in process, by callgrind; more with `python -m benchmarks.instructions`
+cpu           server CPU per request
+load          1000 users, each a request a second; and the memory of a worker after it
+growth        10,000 tasks against 1,000,000
+pages         page 1 against page 1000
+
+--quick: small tables and few requests, to see that everything runs; its numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+
+from benchmarks import clients, cpu, data, growth, instructions, load, round_trips
+from benchmarks.data import Databases
+
+PACKAGES = ("django", "djangorestframework", "psycopg", "gunicorn", "fastapi", "sqlmodel")
+PACKAGES += ("sqlalchemy", "asyncpg", "uvicorn")
+
+
+def count_instructions(databases: Databases) -> None:
+    routes = ("get",) if databases.quick else clients.ROUTES
+    instructions.compare(databases.empty(), routes, peers=True)
+
+
+YARDSTICKS = {
+    "round_trips": round_trips.main,
+    "instructions": count_instructions,
+    "cpu": cpu.main,
+    "load": load.main,
+    "growth": growth.main,
+    "pages": growth.pages,
+}
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    names = [name for name in arguments if name != "--quick"] or list(YARDSTICKS)
+    if set(names) - set(YARDSTICKS):
+        sys.exit(__doc__)
+    with data.databases(quick="--quick" in arguments) as databases:
+        versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
+        print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.2f},", end=" ")
+        print(f"Python {platform.python_version()}, PostgreSQL {databases.server.version},")
+        print(", ".join(versions))
+        for name in names:
+            start = time.monotonic()
+            YARDSTICKS[name](databases)
+            print(f"\n({name}: {time.monotonic() - start:.0f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""What growth costs: 10,000 tasks against 1,000,000, and page 1 against page 1000.
+
+The same requests go to two databases in turn (a user has 100 tasks in both), or for two pages in
+turn; p50 of each, over one connection. Beside the times stand the buffers that PostgreSQL touched
+for one request, in the table and its indexes: a count that does not depend on the machine.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import psycopg
+
+from benchmarks import clients, data, report
+from benchmarks.clients import Client, Request
+from benchmarks.data import Databases
+from benchmarks.servers import Web
+from tests.servers import wait_until
+
+ROUNDS = 6
+PER_ROUND = 50
+MUST, AIM = 1.15, 1.05
+PAGE_MUST, PAGE_AIM = 1.1, 1.0
+ORDERINGS = ("-created_at", "created_at", "-updated_at", "updated_at", "title", "-title")
+LIMIT = 100
+
+
+def main(databases: Databases) -> None:
+    urls = databases.small(), databases.large()
+    users = (10 if databases.quick else 100), databases.users
+    rows = []
+    with ExitStack() as stack:
+        servers = [stack.enter_context(Web("service", url, threads=1)) for url in urls]
+        connections = [Client(server.port) for server in servers]
+        for route in clients.ROUTES:
+            status = clients.STATUSES.get(route, 200)
+
+            def sample(which: int, n: int, route: str = route, status: int = status) -> float:
+                return connections[which].seconds(_request(route, users[which], n), status)
+
+            times = _alternate(sample)
+            touched = [
+                _buffers(urls[which], lambda n, which=which: sample(which, n)) for which in (0, 1)
+            ]
+            ratio = times[1] / times[0]
+            verdict = report.at_most(round(ratio, 2), MUST, AIM)
+            rows.append([route, times[0] * 1000, times[1] * 1000, ratio, verdict, *touched])
+    report.table(
+        f"Growth from {100 * users[0]:,} tasks to {100 * users[1]:,}: p50 in ms"
+        f" (must {MUST}, aim {AIM} times), buffers per request",
+        ["route", "small", "large", "times", "", "buffers", "buffers"],
+        rows,
+    )
+
+
+def _request(route: str, users: int, n: int) -> Request:
+    """Request number n, for one of the 100 tasks of each user, spread over the whole table."""
+    # A deletion needs a task of its own; the last 40 of every user's tasks are kept for them.
+    user = n * 7919 % users
+    if route == "delete":
+        task = user + users * (99 - n // users)
+    elif route == "list":
+        return clients.request(route, users - 1 - n % 2, 0)
+    else:
+        task = user + users * (n // users % 60)
+    return clients.request(route, user, task, n)
+
+
+def pages(databases: Databases) -> None:
+    url = databases.large()
+    deep = databases.hoard // 110  # page 1000 of 100 tasks, of 110,000
+    first_page = f"/api/{data.user_id(databases.hoarder)}/tasks"
+    rows = []
+    with Web("service", url, threads=1) as server:
+        client = Client(server.port)
+        for ordering in ORDERINGS:
+            paths = [
+                f"{first_page}?ordering={ordering}&limit={LIMIT}",
+                _page(client, f"{first_page}?ordering={ordering}", deep),
+            ]
+            _check_page(databases, url, client, paths[1], ordering, deep)
+
+            def sample(which: int, n: int, paths: list[str] = paths) -> float:
+                return client.seconds(Request("GET", paths[which]), 200)
+
+            times = _alternate(sample)
+            touched = [_buffers(url, lambda n, which=which: sample(which, n)) for which in (0, 1)]
+            ratio = times[1] / times[0]
+            verdict = report.at_most(round(ratio, 2), PAGE_MUST, PAGE_AIM)
+            rows.append([ordering, times[0] * 1000, times[1] * 1000, ratio, verdict, *touched])
+    report.table(
+        f"Page 1 against page {deep} of {LIMIT} tasks, of a user with {databases.hoard:,}: p50 in"
+        f" ms (must {PAGE_MUST}, aim {PAGE_AIM} times), buffers per request",
+        ["ordering", "first", "deep", "times", "", "buffers", "buffers"],
+        rows,
+    )
+
+
+def _page(client: Client, path: str, page: int) -> str:
+    """The path of that page, by following the links; in strides of ten pages while it can."""
+    path += "&limit="
+    at, limit = 1, 10 * LIMIT
+    path += str(limit)
+    while at < page:
+        if page - at < 10 and limit != LIMIT:
+            limit = LIMIT
+            path = re.sub(r"\blimit=\d+", f"limit={limit}", path)
+        response = client.get(path)
+        link = re.search(rb'<([^>]+)>; *rel="next"', response.headers, re.IGNORECASE)
+        if link is None:
+            raise RuntimeError(f"no next page after {path}: {response.headers!r}")
+        path = link[1].decode()
+        at += limit // LIMIT
+    return re.sub(r"\blimit=\d+", f"limit={LIMIT}", path)
+
+
+def _check_page(
+    databases: Databases, url: str, client: Client, path: str, ordering: str, page: int
+) -> None:
+    """Compare with what OFFSET finds: RuntimeError when the page is another."""
+    field, direction = ordering.lstrip("-"), "DESC" if ordering[0] == "-" else "ASC"
+    collation = ' COLLATE "C"' if field == "title" else ""
+    with psycopg.connect(url) as connection:
+        row = connection.execute(
+            f"SELECT id FROM {data.SERVICE_TABLE} WHERE user_id = %s"
+            f" ORDER BY {field}{collation} {direction}, id {direction} OFFSET %s LIMIT 1",
+            [data.user_id(databases.hoarder), (page - 1) * LIMIT],
+        ).fetchone()
+    body = client.get(path).body
+    if row is None or not re.match(rb'\[\{"id": ?"%s"' % str(row[0]).encode(), body):
+        raise RuntimeError(f"page {page} by {ordering} begins with {body[:80]!r}, not {row}")
+
+
+def _alternate(sample: Callable[[int, int], float]) -> tuple[float, float]:
+    """The p50 of both sides, in seconds, of rounds that alternate; the first round warms."""
+    times: tuple[list[float], list[float]] = [], []
+    for n in range((ROUNDS + 1) * PER_ROUND):
+        for which in (0, 1):
+            times[which].append(sample(which, n))
+    first, second = (statistics.median(side[PER_ROUND:]) for side in times)
+    return first, second
+
+
+def _buffers(url: str, sample: Callable[[int], object]) -> int:
+    """The buffers of table and indexes that one request touches, the mean of some."""
+    first, count = (ROUNDS + 1) * PER_ROUND, 20
+    _disconnect_others(url)
+    before = _blocks(url)
+    for n in range(first, first + count):
+        sample(n)
+    _disconnect_others(url)
+    return round((_blocks(url) - before) / count)
+
+
+def _blocks(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute(
+            "SELECT heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit"
+            " FROM pg_statio_user_tables WHERE relname = %s",
+            [data.SERVICE_TABLE],
+        ).fetchone()
+    assert row
+    return int(row[0])
+
+
+def _disconnect_others(url: str) -> None:
+    """End the service's connections: a backend's statistics are complete when it is gone."""
+    others = "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    others += " AND backend_type = 'client backend'"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"SELECT pg_terminate_backend(pid) FROM {others}")
+
+        def gone() -> bool:
+            return not connection.execute(f"SELECT 1 FROM {others}").fetchone()
+
+        if not wait_until(gone):
+            raise RuntimeError("connections do not end")
