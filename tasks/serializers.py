@@ -114,12 +114,11 @@ class InputSerializer(serializers.Serializer[Any]):
                 errors.append(field_error(name, "required", "This field is required."))
             elif field.default is not empty:
                 values[name] = field.default
-        if len(values) < len(data):
-            errors += [
-                field_error(name, "unknown_field", "There is no such field.")
-                for name in data
-                if name not in fields and name not in READ_ONLY
-            ]
+        errors += [
+            field_error(name, "unknown_field", "There is no such field.")
+            for name in data
+            if name not in fields and name not in READ_ONLY
+        ]
         if errors:
             raise Invalid(errors=errors[:MOST_ERRORS])
         return values
