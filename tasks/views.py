@@ -47,8 +47,9 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
         return Response([serializers.represent(user_id, row) for row in rows], headers=headers)
 
     def create(self, request: Request, user_id: UUID) -> Response:
+        body = self._body(request)
         key = self._idempotency_key(request)
-        values = serializers.CreateTaskSerializer.validated(self._body(request))
+        values = serializers.CreateTaskSerializer.validated(body)
         row = self.get_queryset().add(**values, idempotency_key=key)
         if row is None:
             raise Invalid(
