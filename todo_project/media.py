@@ -60,13 +60,15 @@ class Negotiation(BaseContentNegotiation):
         accept = request.META.get("HTTP_ACCEPT") or "*/*"
         if accept in ("*/*", "application/json"):  # nearly every client, and ten times cheaper
             return renderers[0], renderers[0].media_type
-        chosen = request.get_preferred_type([renderer.media_type for renderer in renderers])
-        for renderer in renderers:
-            if renderer.media_type == chosen:
-                return renderer, renderer.media_type
+        for wanted in request.accepted_types:  # best first
+            for renderer in renderers:
+                # Parameters do not count: many a client says charset=utf-8, which JSON has anyway.
+                main, sub = renderer.media_type.split("/")
+                if wanted.main_type in ("*", main) and wanted.sub_type in ("*", sub):
+                    return renderer, renderer.media_type
         raise NotAcceptable("The API answers in application/json.")
 
-    def select_parser(self, request: Request, parsers: Sequence[BaseParser]) -> BaseParser | None:
+    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
         media_type = request.content_type.partition(";")[0].strip().lower()
         for parser in parsers:
             if parser.media_type == media_type:
