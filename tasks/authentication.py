@@ -113,7 +113,7 @@ def _key(token: str) -> tuple[Any, list[str]]:
     return key_set(settings.JWT_JWKS_URL).key(kid)
 
 
-class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+class BearerScheme(OpenApiAuthenticationExtension):
     """The scheme in the OpenAPI document."""
 
     target_class = "tasks.authentication.BearerAuthentication"

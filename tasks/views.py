@@ -7,7 +7,6 @@ from uuid import UUID
 
 from django.urls import reverse
 from rest_framework.exceptions import NotFound, ParseError, UnsupportedMediaType
-from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
@@ -92,7 +91,7 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
         """For the OpenAPI document and the browsable API's forms."""
         return self.serializers_by_action.get(self.action, serializers.TaskSerializer)
 
-    def get_parsers(self) -> Sequence[BaseParser]:
+    def get_parsers(self) -> Any:
         patches = self.request is not None and self.request.method == "PATCH"
         return [JSONParser(), MergePatchParser()] if patches else [JSONParser()]
 

@@ -35,4 +35,4 @@ def install() -> None:
     of our own would say less in the routes, and to the OpenAPI generator nothing.
     """
     REGISTERED_CONVERTERS["uuid"] = UUIDConverter()
-    get_converters.cache_clear()
+    get_converters.cache_clear()  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
 """What the API speaks: JSON in, JSON out, and which of its renderers a client gets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -55,8 +55,9 @@ class Negotiation(BaseContentNegotiation):
     """Chooses by `Accept` (RFC 9110 section 12.5.1) and `Content-Type`."""
 
     def select_renderer(
-        self, request: HttpRequest, renderers: Sequence[BaseRenderer], format_suffix: Any = None
+        self, request: HttpRequest, renderers: Iterable[BaseRenderer], format_suffix: Any = None
     ) -> tuple[BaseRenderer, str]:
+        renderers = list(renderers)
         accept = request.META.get("HTTP_ACCEPT") or "*/*"
         if accept in ("*/*", "application/json"):  # nearly every client, and ten times cheaper
             return renderers[0], renderers[0].media_type
@@ -80,6 +81,7 @@ class OneRenderer(Negotiation):
     """For views whose answer does not depend on `Accept`: probes send all kinds of it."""
 
     def select_renderer(
-        self, request: HttpRequest, renderers: Sequence[BaseRenderer], format_suffix: Any = None
+        self, request: HttpRequest, renderers: Iterable[BaseRenderer], format_suffix: Any = None
     ) -> tuple[BaseRenderer, str]:
-        return renderers[0], renderers[0].media_type
+        first = next(iter(renderers))
+        return first, first.media_type

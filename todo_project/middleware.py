@@ -10,7 +10,7 @@ from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import DisallowedHost
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.middleware.common import CommonMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
 
@@ -48,10 +48,8 @@ class RequestMiddleware:
         response["X-Request-ID"] = request_id
         if "Cache-Control" not in response:
             response["Cache-Control"] = "private, no-cache"
-        if not (
-            response.streaming
-            or response.status_code in (204, 304)
-            or response.has_header("Content-Length")
+        if isinstance(response, HttpResponse) and not (
+            response.status_code in (204, 304) or response.has_header("Content-Length")
         ):
             response["Content-Length"] = str(len(response.content))
             if request.method == "HEAD":
@@ -114,7 +112,7 @@ def read_body(request: HttpRequest) -> bool:
             request.body_too_large = True  # type: ignore[attr-defined]
             body = b""
     request.META["CONTENT_LENGTH"] = str(len(body))
-    request._stream = io.BytesIO(body)  # type: ignore[attr-defined]
+    request._stream = io.BytesIO(body)
     return True
 
 

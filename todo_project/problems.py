@@ -115,7 +115,7 @@ def body(
 
 def response(status: int, code: str, detail: str, **extra: str) -> HttpResponse:
     return HttpResponse(
-        orjson.dumps(body(status, code, detail, **extra)),
+        orjson.dumps(body(status, code, detail, (), **extra)),
         content_type=MEDIA_TYPE,
         status=status,
         reason=title(status),

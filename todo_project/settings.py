@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from typing import Any
 from urllib.parse import urlsplit
 
 import dj_database_url
@@ -88,17 +89,19 @@ WHITENOISE_USE_FINDERS = True
 # Database -----------------------------------------------------------------------------------
 
 
-def database(name: str, url: str) -> dict:
+def database(name: str, url: str) -> dict[str, Any]:
     """Django's settings for a database URL; `name` is the variable to blame when it is bad."""
     scheme = url.partition(":")[0]
     if scheme not in ("postgres", "postgresql", "sqlite"):
         env.fail(name, "must begin with postgresql:// or sqlite:///")
     try:
-        config = dj_database_url.parse(
-            url,
-            conn_max_age=None,  # a connection per thread, for as long as the server keeps it
-            conn_health_checks=True,
-            disable_server_side_cursors=True,  # they do not outlive a statement behind PgBouncer
+        config: dict[str, Any] = dict(
+            dj_database_url.parse(
+                url,
+                conn_max_age=None,  # a connection per thread, until the server closes it
+                conn_health_checks=True,
+                disable_server_side_cursors=True,  # PgBouncer forgets them
+            )
         )
     except ValueError:
         env.fail(name, "is not a database URL")

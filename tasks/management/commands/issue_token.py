@@ -32,7 +32,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, user_id: str, ttl: int, **options: Any) -> None:
         if settings.JWT_JWKS_URL:
             raise CommandError("JWT_JWKS_URL is set: only the issuer has the keys to sign with.")
-        if settings.AUTH_MODE != "jwt":
+        if settings.AUTH_MODE != "jwt" or settings.JWT_SECRET is None:
             raise CommandError("AUTH_MODE=none asks for no token. Set AUTH_MODE=jwt, JWT_SECRET.")
         subject = parse_uuid(user_id)
         if subject is None:
