@@ -332,19 +332,15 @@ class TaskQuerySet(models.QuerySet["Task"]):
         self, id: UUID, fields: tuple[str, ...], new: tuple[Any, ...], tags: Iterable[str] | None
     ) -> Row | None:
         sql = self._dialect()
-        tags = None if tags is None else tuple(tags)
-        return sql.one(
-            run(
-                update_sql(connection.vendor, fields, None if tags is None else len(tags)),
-                (*new, sql.stamp(_rfc3339(datetime.now(UTC))), *self._key(id), *(tags or ())),
-            )
-        )
+        params = (*new, sql.stamp(_rfc3339(datetime.now(UTC))), *self._key(id))
+        if tags is not None:
+            params += (",".join(tags),)
+        return sql.one(run(update_sql(connection.vendor, fields, tags is not None), params))
 
     def remove(self, id: UUID, updated_at: Iterable[str] | None = None) -> bool:
         """Delete a task for good; whether there was one (see `change` for `updated_at`)."""
-        tags = None if updated_at is None else tuple(updated_at)
-        statement = delete_sql(connection.vendor, None if tags is None else len(tags))
-        return bool(run(statement, (*self._key(id), *(tags or ()))))
+        params = self._key(id) if updated_at is None else (*self._key(id), ",".join(updated_at))
+        return bool(run(delete_sql(connection.vendor, updated_at is not None), params))
 
     def _dialect(self) -> Dialect:
         return DIALECTS[connection.vendor]

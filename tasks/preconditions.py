@@ -5,11 +5,14 @@ and a writing statement can compare it without reading the task first.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable
 
 from django.http import HttpRequest
 
 from tasks.models import Row
+
+_is_strong = re.compile(r'"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{15}Z"').fullmatch
 
 
 def etag(row: Row) -> str:
@@ -35,10 +38,10 @@ def if_match(request: HttpRequest) -> list[str] | None:
     """The `updated_at` that a task may have for the request to go on; None: whatever it has.
 
     By strong comparison: a weak tag matches nothing, and neither does a malformed one. None of
-    our tags has a comma in it, so that splitting at commas loses nothing that could match.
+    our tags has a comma in it, so that splitting at commas loses nothing that could match. What
+    has not the form of ours stays out of the statement: it may hold what no database takes.
     """
     header = request.META.get("HTTP_IF_MATCH")
     if header is None or header.strip() == "*":
         return None
-    tags = {tag.strip() for tag in header.split(",")}
-    return sorted(tag[1:-1] for tag in tags if len(tag) > 2 and tag[0] == tag[-1] == '"')
+    return [tag[1:-1] for tag in map(str.strip, header.split(",")) if _is_strong(tag)]
