@@ -161,13 +161,14 @@ def _migrate(url: str) -> None:
 # Migrating takes a second or two, a copy of what was migrated once some hundredths.
 @cache
 def _migrated_template(server: PostgreSQL) -> str:
-    _migrate(server.create_database("template_migrated"))
-    return "template_migrated"
+    name = f"template_{next(_names)}"
+    _migrate(server.create_database(name))
+    return name
 
 
 @cache
 def _migrated_file() -> Path:
-    path = Path(_scratch().name, "migrated.sqlite3")
+    path = Path(_scratch().name, f"template_{next(_names)}.sqlite3")
     _migrate(f"sqlite:///{path}")
     return path
 
