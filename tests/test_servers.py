@@ -17,6 +17,8 @@ from tests.database_plugin import require_pgbouncer
 from tests.proxy import Proxy
 from tests.servers import PROJECT_ROOT, PgBouncer, PostgreSQL, ServerError, is_gone, wait_until
 
+pytestmark = pytest.mark.live
+
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
