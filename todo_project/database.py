@@ -25,9 +25,12 @@ PATIENCE = 1.0
 PAUSE = 1.0
 """Seconds for which the open breaker refuses everybody, before it lets one request try."""
 
+READ_ONLY = "25006"
+"""SQLSTATE of a write in a read-only session, such as one with a stand-by."""
+
 
 class Unavailable(OperationalError):
-    """The database was not asked, because a moment ago it did not answer in time."""
+    """The database was not asked, because it has not answered in time before."""
 
 
 class OutcomeUnknown(OperationalError):
@@ -107,6 +110,8 @@ def run(sql: str, params: Sequence[Any], *, read: bool = False) -> list[tuple[An
     Raises `Unavailable` or another error of which `is_unavailable` is true when nothing was done,
     and `OutcomeUnknown` when a write (not `read`) was sent and its connection then broke.
     """
+    if remaining() == 0:
+        raise Unavailable("the request has no time left for another statement")
     breaker.admit()
     started = time.monotonic()
     try:
@@ -126,16 +131,19 @@ def _run(sql: str, params: Sequence[Any], read: bool) -> list[tuple[Any, ...]]:
             with cursor:
                 cursor.execute(sql, params)
                 return cursor.fetchall()
-        except (OperationalError, InterfaceError) as error:
-            if connection.in_atomic_block or connection.is_usable():
-                raise  # the server itself answered that it did nothing
+        except (OperationalError, InterfaceError, InternalError) as error:
             # A server that ends a session says so with an SQLSTATE, and has then rolled back.
             # Class 08 comes from a pooler that lost its server, which knows no more than we.
             sqlstate = getattr(error.__cause__, "sqlstate", None)
+            # A session that began read-only stays so when the server no longer is.
+            is_stale = sqlstate == READ_ONLY or not connection.is_usable()
+            if connection.in_atomic_block or not is_stale:
+                raise  # the server itself answered that it did nothing
             nothing_done = read or (sqlstate is not None and not sqlstate.startswith("08"))
             if not nothing_done:
                 raise OutcomeUnknown(str(error)) from error
-            if retried or (remaining() or BUDGET) < PATIENCE:
+            left = remaining()
+            if retried or (left is not None and left < PATIENCE):
                 raise
             retried = True
             connection.close()

@@ -76,7 +76,12 @@ class RequestMiddleware:
         self, request: HttpRequest, exception: Exception
     ) -> HttpResponseBase | None:
         """Django's hook for what no view has handled."""
-        return problems.unavailable(exception) if database.is_unavailable(exception) else None
+        if not database.is_unavailable(exception):
+            return None
+        if request.method == "POST" and request.path_info.startswith("/admin"):
+            # The ORM does not tell how far its transaction came.
+            exception = database.OutcomeUnknown(str(exception))
+        return problems.unavailable(exception)
 
 
 def read_body(request: HttpRequest) -> bool:

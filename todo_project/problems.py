@@ -6,6 +6,7 @@ named in urls.py, and a database that is away at `unavailable`, called by the mi
 """
 
 import logging
+import sys
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, TypedDict
@@ -17,7 +18,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from todo_project import logs
-from todo_project.database import OutcomeUnknown
+from todo_project.database import OutcomeUnknown, is_unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -201,6 +202,10 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """The `request_id` finds the log line; nothing else about the cause leaves the service."""
+    error = sys.exc_info()[1]
+    if error is not None and is_unavailable(error):
+        # In a middleware, after the view has done its part: the admin's session is kept last.
+        return unavailable(OutcomeUnknown(str(error)))
     return response(
         500,
         "internal_error",

@@ -9,9 +9,13 @@ What is different from Django's own:
 - `timestamptz` is loaded by psycopg's C code, not by a Python function per value.
 """
 
+import queue
+import random
 import select
 import socket
+import threading
 import time
+from contextlib import suppress
 from typing import Any, Self
 
 import psycopg
@@ -23,7 +27,10 @@ from psycopg.types.datetime import TimestamptzLoader
 from todo_project.database import remaining
 
 CANCEL_GRACE = 0.4
-"""Seconds that the server gets to say that it has cancelled a statement past its deadline."""
+"""Seconds to ask the server to cancel a statement past its deadline, and as many to hear of it."""
+
+SHORTEST_CONNECT = 2
+"""Seconds; psycopg rounds a shorter `connect_timeout` up to this, and takes whole ones only."""
 
 
 class Connection(psycopg.Connection):
@@ -36,21 +43,22 @@ class Connection(psycopg.Connection):
         libpq's `connect_timeout` holds for each address anew, and Neon has several.
         """
         left = remaining()
-        host = kwargs.get("host")
-        if left is None or not host or "hostaddr" in kwargs or host.startswith("/"):
+        if left is None:
             return super().connect(conninfo, **kwargs)
         expires = time.monotonic() + left
-        try:
-            found = socket.getaddrinfo(host, kwargs.get("port", 5432), type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise psycopg.OperationalError(f"cannot resolve {host}: {error}") from error
+        host = str(kwargs.get("host") or "")
+        addresses: list[str | None] = [None]
+        if host and "hostaddr" not in kwargs and not host.startswith("/"):
+            addresses = [*resolve(host, left)]
         failure = psycopg.OperationalError("no time left to connect")
-        for address in dict.fromkeys(entry[4][0] for entry in found):
-            left = int(expires - time.monotonic() + 0.1)  # psycopg takes whole seconds
-            if left < 1:
+        for address in addresses:
+            left = int(expires - time.monotonic() + 0.1)
+            if left < SHORTEST_CONNECT:
                 break
+            timed = {**kwargs, "connect_timeout": min(left, int(kwargs["connect_timeout"]))}
+            if address is not None:
+                timed["hostaddr"] = address
             try:
-                timed = {**kwargs, "hostaddr": address, "connect_timeout": left}
                 return super().connect(conninfo, **timed)
             except psycopg.OperationalError as error:
                 failure = error
@@ -67,17 +75,44 @@ class Connection(psycopg.Connection):
         try:
             return super().wait(gen, interval, timeout)
         except errors._WaitTimeout:
-            try:
+            with suppress(psycopg.Error):  # who cannot be told to stop may have stopped
                 self.cancel_safe(timeout=CANCEL_GRACE)
+            try:
                 return waiting.wait(gen, self.pgconn.socket, interval, CANCEL_GRACE)
-            except (errors._WaitTimeout, errors.CancellationTimeout):
+            except errors._WaitTimeout:
                 self.pgconn.finish()
                 raise psycopg.OperationalError("the server did not answer in time") from None
 
 
+def resolve(host: str, seconds: float) -> list[str]:
+    """The addresses of a host name, in random order: one of them may swallow every packet.
+
+    In a thread, because the C library cannot be told to hurry, and waits ten seconds and more for
+    an absent name server. Raises OperationalError.
+    """
+    found: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            addresses = sorted({str(entry[4][0]) for entry in entries})
+            found.put(random.sample(addresses, len(addresses)))
+        except OSError as error:
+            found.put(error)
+
+    threading.Thread(target=look_up, daemon=True).start()
+    try:
+        answer = found.get(timeout=seconds)
+    except queue.Empty:
+        answer = TimeoutError("no answer in time")
+    if isinstance(answer, OSError):
+        raise psycopg.OperationalError(f"cannot resolve {host}: {answer}") from answer
+    return answer
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     def get_connection_params(self) -> dict[str, Any]:
-        params = super().get_connection_params()
+        params = {"connect_timeout": 10, **super().get_connection_params()}
         adapters = AdaptersMap(params["context"])
         adapters.register_loader("timestamptz", TimestamptzLoader)
         return {**params, "context": adapters}
