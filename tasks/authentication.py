@@ -76,7 +76,7 @@ def verify(token: str) -> dict[str, Any]:
         if len(token) > LONGEST:
             raise jwt.DecodeError("too long")
         key, algorithms = _key(token)
-        return jwt.decode(
+        claims = jwt.decode(
             token,
             key,
             algorithms=algorithms,
@@ -89,6 +89,10 @@ def verify(token: str) -> dict[str, Any]:
                 "verify_aud": settings.JWT_AUDIENCE is not None,
             },
         )
+        # RFC 7519 section 2: a date is a number. PyJWT takes "123" for one as well.
+        if any(isinstance(claims.get(date), str) for date in ("exp", "nbf", "iat")):
+            raise jwt.DecodeError("a date is a string")
+        return claims
     except NoKeysError:
         raise ServiceUnavailable(
             "The token issuer's keys are not to be had.", "issuer_unavailable"
