@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 from rest_framework.viewsets import GenericViewSet
 
-from tasks import serializers
+from tasks import schema, serializers
 from tasks.models import Row, Task, TaskQuerySet
 from tasks.pagination import ListParameters
 from tasks.preconditions import etag, if_match, is_fresh, page_etag
@@ -33,6 +33,7 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
     def get_queryset(self) -> TaskQuerySet:
         return Task.objects.owned_by(self.kwargs["user_id"])
 
+    @schema.list_tasks
     def list(self, request: Request, user_id: UUID) -> Response:
         parameters = ListParameters(request, user_id)
         rows, ways = parameters.window(self.get_queryset().page(parameters.query))
@@ -43,8 +44,10 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
             headers["Link"] = links
         if is_fresh(request, headers["ETag"]):
             return Response(status=304, headers=headers)
-        return Response([serializers.represent(user_id, row) for row in rows], headers=headers)
+        owner = str(user_id)
+        return Response([serializers.represent(owner, row) for row in rows], headers=headers)
 
+    @schema.create_task
     def create(self, request: Request, user_id: UUID) -> Response:
         body = self._body(request)
         key = self._idempotency_key(request)
@@ -57,20 +60,24 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
         location = reverse("task-detail", args=[user_id, row.id])
         return self._task(row, status=201, headers={"Location": location})
 
+    @schema.get_task
     def retrieve(self, request: Request, user_id: UUID, id: UUID) -> Response:
         row = self._found(self.get_queryset().fetch(id))
         if is_fresh(request, etag(row)):
             return Response(status=304, headers={"ETag": etag(row)})
         return self._task(row)
 
+    @schema.replace_task
     def update(self, request: Request, user_id: UUID, id: UUID) -> Response:
         values = serializers.ReplaceTaskSerializer.validated(self._body(request))
         return self._change(request, id, values)
 
+    @schema.update_task
     def partial_update(self, request: Request, user_id: UUID, id: UUID) -> Response:
         values = serializers.UpdateTaskSerializer.validated(self._body(request))
         return self._change(request, id, values)
 
+    @schema.complete_task
     def complete(self, request: Request, user_id: UUID, id: UUID) -> Response:
         if request.stream is None:
             tags = if_match(request)
@@ -79,6 +86,7 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
         values = serializers.CompleteTaskSerializer.validated(self._body(request))
         return self._change(request, id, values)
 
+    @schema.delete_task
     def destroy(self, request: Request, user_id: UUID, id: UUID) -> Response:
         tags = if_match(request)
         if not self.get_queryset().remove(id, tags):
@@ -135,5 +143,5 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
         return key
 
     def _task(self, row: Row, status: int = 200, headers: Mapping[str, str] = {}) -> Response:
-        body = serializers.represent(self.kwargs["user_id"], row)
+        body = serializers.represent(str(self.kwargs["user_id"]), row)
         return Response(body, status=status, headers={"ETag": etag(row), **headers})

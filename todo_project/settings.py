@@ -191,6 +191,27 @@ REST_FRAMEWORK = {
     "URL_FORMAT_OVERRIDE": None,
 }
 
+# The OpenAPI document -----------------------------------------------------------------------
+
+SPECTACULAR_SETTINGS = {
+    "OAS_VERSION": "3.1.0",
+    "TITLE": "Tasks",
+    "VERSION": "1.0.0",
+    "DESCRIPTION": (
+        "A task service for many users, each of whom sees their own tasks alone. Every error is "
+        "`application/problem+json` (RFC 9457). Every path answers the same with and without a "
+        "trailing slash, and to `HEAD` and `OPTIONS`."
+    ),
+    "LICENSE": {"name": "MIT", "identifier": "MIT"},
+    "SERVERS": [{"url": "/", "description": "Where this document is from"}],
+    "TAGS": [
+        {"name": "tasks", "description": "The tasks of one owner"},
+        {"name": "health", "description": "For probes; without a token"},
+    ],
+    "COMPONENT_SPLIT_PATCH": False,
+    "POSTPROCESSING_HOOKS": ["todo_project.openapi.complete"],
+}
+
 # Security -----------------------------------------------------------------------------------
 
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")

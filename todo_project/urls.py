@@ -4,12 +4,14 @@ from django.contrib import admin
 from django.urls import include, path
 
 from todo_project import converters
-from todo_project.views import HealthView, ReadyView
+from todo_project.views import DocsView, HealthView, ReadyView, SchemaView
 
 converters.install()
 
 urlpatterns = [
     path("api/", include("tasks.urls")),
+    path("api/schema", SchemaView.as_view(), name="schema"),
+    path("api/docs", DocsView.as_view(), name="docs"),
     path("healthz", HealthView.as_view(), name="healthz"),
     path("readyz", ReadyView.as_view(), name="readyz"),
     path("admin/", admin.site.urls),

@@ -1,18 +1,23 @@
 """What all API views share, and the probes."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
+from django.http import HttpResponse
+from django.shortcuts import render
+from drf_spectacular.utils import extend_schema
+from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from todo_project import database
-from todo_project.media import JSONRenderer, OneRenderer
+from todo_project import database, openapi
+from todo_project.media import JSONRenderer, Negotiation, OneRenderer
 from todo_project.problems import BadRequest, ContentTooLarge, ServiceUnavailable
 
 logger = logging.getLogger(__name__)
@@ -47,14 +52,15 @@ class Probe(APIMixin):
 
     authentication_classes = ()
     permission_classes = ()
-    renderer_classes = (JSONRenderer,)
-    content_negotiation_class = OneRenderer
+    renderer_classes: Sequence[type[BaseRenderer]] = (JSONRenderer,)
+    content_negotiation_class: type[Negotiation] = OneRenderer
     http_method_names = ["get", "head", "options"]
 
 
 class HealthView(Probe):
     """The process lives. Touches no database, so that probes let a sleeping one sleep."""
 
+    @openapi.get_health
     def get(self, request: Request) -> Response:
         return Response({"status": "ok"})
 
@@ -62,6 +68,7 @@ class HealthView(Probe):
 class ReadyView(Probe):
     """The database answers, and every migration is applied."""
 
+    @openapi.get_readiness
     def get(self, request: Request) -> Response:
         # A database that is away ends in the middleware's 503, as everywhere.
         database.run("SELECT 1", (), read=True)
@@ -71,3 +78,30 @@ class ReadyView(Probe):
             names = ", ".join(f"{m.app_label}.{m.name}" for m, _ in missing)
             raise ServiceUnavailable(f"Migrations are not applied: {names}.", "migrations_pending")
         return Response({"status": "ok", "database": "ok", "migrations": "ok"})
+
+
+class SchemaView(Probe):
+    """The OpenAPI document, in JSON or, if the client prefers it, in YAML."""
+
+    renderer_classes = (JSONRenderer, *openapi.OTHER_RENDERERS)
+    content_negotiation_class = Negotiation
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request) -> HttpResponse:
+        media_type = request.accepted_media_type
+        content = openapi.document(settings.AUTH_MODE, media_type)
+        return HttpResponse(content, media_type, headers={"Vary": "Accept"})
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """Problems are JSON, whatever the document would have been."""
+        self.request.accepted_renderer = JSONRenderer()
+        self.request.accepted_media_type = JSONRenderer.media_type
+        return super().handle_exception(exc)
+
+
+class DocsView(Probe):
+    """Swagger UI, from files that this service has itself."""
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request) -> HttpResponse:
+        return render(request, "todo_project/docs.html")
