@@ -38,10 +38,21 @@ test: $(VENV)/dev
 	TEST_DATABASE=sqlite $(BIN)/python -m pytest -q -m 'not live'
 	TEST_DATABASE=postgresql $(BIN)/python -m pytest -q
 
+check: export DEBUG = false
+check: export SECRET_KEY = not-a-secret-but-as-long-and-as-varied-as-a-key-has-to-be-0123456789
+check: export ALLOWED_HOSTS = tasks.example.com
+check: export DATABASE_URL = sqlite:///db.sqlite3
+check: export AUTH_MODE = jwt
+check: export JWT_SECRET = not-a-secret-but-long-enough-to-be-one
+check: export JWT_JWKS_URL =
 check: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.check
+	$(BIN)/mypy
+	$(BIN)/python manage.py check --deploy --fail-level WARNING
+	$(BIN)/python manage.py makemigrations --check --dry-run
+	$(BIN)/python -m tests.migration_lint
+	$(BIN)/python -m tests.openapi_check
 
 bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks
