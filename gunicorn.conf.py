@@ -27,6 +27,17 @@ limit_request_line = 8190
 # So that a token too long to be one is told so by the application: 401, in its own form.
 limit_request_field_size = 128 * 1024
 
+TRY = """
+  The API is ready. Try:
+
+    curl {tasks} -H 'Content-Type: application/json' -d '{{"title": "Buy milk"}}'
+    curl {tasks}
+
+  Browsable API  {tasks}
+  Swagger UI     http://127.0.0.1:{port}/api/docs
+  Admin          http://127.0.0.1:{port}/admin/  (first: .venv/bin/python manage.py createsuperuser)
+"""
+
 STALL = 10
 """Seconds that a client may stop sending in the middle of a request, or stop reading."""
 
@@ -45,16 +56,8 @@ def when_ready(server: Any) -> None:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", STALL, 0))
     if settings.DEBUG:
-        url = f"http://127.0.0.1:{port}"
-        tasks = f"{url}/api/00000000-0000-4000-8000-000000000001/tasks"
-        print(
-            f"\n  The API is ready. Try:\n\n"
-            f'    curl {tasks} --json \'{{"title": "Buy milk"}}\'\n'
-            f"    curl {tasks}\n\n"
-            f"  Browsable API  {tasks}\n"
-            f"  OpenAPI        {url}/api/docs\n",
-            flush=True,
-        )
+        tasks = f"http://127.0.0.1:{port}/api/00000000-0000-4000-8000-000000000001/tasks"
+        print(TRY.format(port=port, tasks=tasks), flush=True)
 
 
 class Response(wsgi.Response):
