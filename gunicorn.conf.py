@@ -12,7 +12,8 @@ from todo_project import env, settings  # a bad setting ends the master here, wi
 
 port = env.integer("PORT", default=8000, low=1, high=65535)
 bind = f"{'127.0.0.1' if settings.DEBUG else '0.0.0.0'}:{port}"
-workers = env.integer("WEB_CONCURRENCY", default=len(os.sched_getaffinity(0)), low=1, high=256)
+cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+workers = env.integer("WEB_CONCURRENCY", default=cores, low=1, high=256)
 threads = env.integer("WEB_THREADS", default=4, low=1, high=256)
 worker_class = "gthread"
 preload_app = True  # what cannot start, ends; without it dying workers are replaced for ever
@@ -35,7 +36,8 @@ TRY = """
 
   Browsable API  {tasks}
   Swagger UI     http://127.0.0.1:{port}/api/docs
-  Admin          http://127.0.0.1:{port}/admin/  (first: .venv/bin/python manage.py createsuperuser)
+  Admin          http://127.0.0.1:{port}/admin/
+                 after: DEBUG=true .venv/bin/python manage.py createsuperuser
 """
 
 STALL = 10
