@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import orjson
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -32,7 +32,11 @@ PATIENCE = 1.0
 """Seconds from the start of a fetch for which requests wait for its outcome."""
 
 SEATS = 2
-"""Requests of one process that may wait while there are keys for the others to go on with."""
+"""Requests of one process that may wait so long while others have keys to go on with."""
+
+GLANCE = 0.25
+"""Seconds that the rest wait: long enough for an issuer in health, so that of many requests with
+a new key none is refused, and too short to hold up those with a known one."""
 
 TIMEOUT = 5.0
 """Seconds for a fetch, which no request waits for any more by then."""
@@ -77,18 +81,20 @@ class KeySet:
             return key
         self._fetch()
         if not self._keys:
-            self._wait()
+            self._wait(PATIENCE)
         elif self._seats.acquire(blocking=False):
             try:
-                self._wait()
+                self._wait(PATIENCE)
             finally:
                 self._seats.release()
+        else:
+            self._wait(GLANCE)
         if key := self._keys.get(kid):
             return key
         raise UnknownKeyError if self._keys else NoKeysError
 
-    def _wait(self) -> None:
-        self._done.wait(max(0.0, self._started + PATIENCE - time.monotonic()))
+    def _wait(self, patience: float) -> None:
+        self._done.wait(max(0.0, self._started + patience - time.monotonic()))
 
     def _fetch(self) -> None:
         """Start a fetch in a thread of its own, unless one runs or has just ended."""
@@ -113,15 +119,26 @@ class KeySet:
             done.set()
 
 
+class RefuseRedirects(HTTPRedirectHandler):
+    """One could lead from https to http, where anybody may put in keys of his own."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None
+
+
+open_url = build_opener(RefuseRedirects).open
+
+
 def download(url: str) -> bytes:
     """The body at a URL of http or https (settings.py sees to that).
 
-    Raises OSError, TimeoutError included, or ValueError when it is too large.
+    Raises OSError, for any status that is no success too, or ValueError when it is too
+    large.
     """
     expires = time.monotonic() + TIMEOUT
     request = Request(url, headers={"Accept": "application/json"})  # noqa: S310
     body = b""
-    with urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
+    with open_url(request, timeout=TIMEOUT) as response:
         while part := response.read1(65536):
             body += part
             if len(body) > LARGEST:
@@ -154,7 +171,7 @@ def parse(document: bytes) -> dict[str, Key]:
 
 def usable_algorithms(entry: Mapping[str, Any]) -> list[str]:
     """Which signatures a key may check: decided by the key, never by the token."""
-    if entry.get("use", "sig") != "sig":
+    if entry.get("use", "sig") != "sig" or "d" in entry:  # published, a private key is everybody's
         return []
     match entry.get("kty"), entry.get("crv"):
         case "RSA", _:
