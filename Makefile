@@ -54,6 +54,13 @@ check: $(VENV)/dev
 	$(BIN)/python -m tests.migration_lint
 	$(BIN)/python -m tests.openapi_check
 
+# The document of AUTH_MODE=jwt; no database or token is touched.
+schema: $(VENV)/dev
+	$(BIN)/python -m tests.openapi_check --write
+
+fuzz: $(VENV)/dev
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-900} TEST_DATABASE=postgresql $(BIN)/python -m pytest -q tests/test_schemathesis.py
+
 bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks
 

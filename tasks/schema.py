@@ -1,6 +1,7 @@
 """The task operations as the OpenAPI document tells of them. views.py decorates with these."""
 
 import inspect
+import json
 from typing import Any
 
 from drf_spectacular.extensions import OpenApiSerializerExtension
@@ -102,7 +103,8 @@ class InputExtension(OpenApiSerializerExtension):
             schema |= {"type": ["string", "null"], "maxLength": field.max_length}
             schema["pattern"] = NO_NULLS
         if field.default is not empty:
-            schema["default"] = field.default
+            # Not as `default`: openapi-typescript would make a member that has one required.
+            schema["description"] += f" `{json.dumps(field.default)}` if absent."
         return schema
 
 
@@ -244,8 +246,15 @@ _FROM_LIST = _links("$request.path.user_id", "$response.body#/0/id", None)
 
 # Operations ---------------------------------------------------------------------------------
 
-_EVERYWHERE = ("Unauthorized", "Forbidden", "NotAcceptable", "InternalError", "Unavailable")
-_WITH_BODY = (*_EVERYWHERE, "ContentTooLarge", "UnsupportedMediaType")
+_EVERYWHERE = (
+    "Unauthorized",
+    "Forbidden",
+    "NotAcceptable",
+    "ContentTooLarge",
+    "InternalError",
+    "Unavailable",
+)
+_WITH_BODY = (*_EVERYWHERE, "UnsupportedMediaType")
 _PATCHES = (JSONParser.media_type, MergePatchParser.media_type)
 _NOT_MODIFIED: Good = ("Not changed: what the client has is still right.", None, ["ETag"], {})
 

@@ -5,25 +5,21 @@ Nothing is imitated: Node serves the issuer, gunicorn the service, PostgreSQL ho
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import shutil
-import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import jwt
 import pytest
 
+from tests import npm
 from tests.database_plugin import LiveServer
 from tests.servers import CLEAN_ENVIRONMENT, HOST, Server, wait_until
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples/better-auth"
+EXAMPLE = npm.EXAMPLES / "better-auth"
 DEADLINE = 60.0  # seconds; far longer than the service pauses between two fetches of the keys
 
 pytestmark = pytest.mark.live
@@ -112,25 +108,7 @@ class Service:
 
 @pytest.fixture(scope="session")
 def node_modules() -> None:
-    """Install what the lockfile says, once for each lockfile; later runs need no network."""
-    if not (shutil.which("node") and shutil.which("npm")):
-        reason = "npm is not on PATH: the Better Auth tests need Node 20 or later with npm"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    lockfile = hashlib.sha256((EXAMPLE / "package-lock.json").read_bytes()).hexdigest()
-    stamp = EXAMPLE / "node_modules/.installed-lockfile"
-    if not stamp.is_file() or stamp.read_text() != lockfile:
-        npm = subprocess.run(
-            ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            cwd=EXAMPLE,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert npm.returncode == 0, npm.stderr
-        stamp.write_text(lockfile)
+    npm.require_packages(EXAMPLE)
 
 
 @pytest.fixture(scope="module")

@@ -428,7 +428,7 @@ get_health = operation(
     "Touches no database, and answers any `Host`: for a liveness probe.",
     tag="health",
     responses={200: ("It does.", _STATUS, [], {"alive": {"status": "ok"}})},
-    problems=("InternalError",),
+    problems=("ContentTooLarge", "InternalError"),
 )
 get_readiness = operation(
     "getReadiness",
@@ -443,5 +443,5 @@ get_readiness = operation(
             {"ready": {"status": "ok", "database": "ok", "migrations": "ok"}},
         )
     },
-    problems=("InternalError", "NotReady"),
+    problems=("ContentTooLarge", "InternalError", "NotReady"),
 )

@@ -1,0 +1,53 @@
+"""The packages of the examples that run on Node, installed as their lockfiles say."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
+
+EXAMPLES = PROJECT_ROOT / "examples"
+MISSING = "npm is not on PATH: Node 20 or later with npm is needed"
+
+
+def available() -> bool:
+    return bool(shutil.which("node") and shutil.which("npm"))
+
+
+def require_packages(example: Path) -> None:
+    """Install an example's packages; skip the test where npm is not to be had, but not in CI."""
+    if not available():
+        pytest.fail(MISSING) if os.environ.get("CI") else pytest.skip(MISSING)
+    install(example)
+
+
+def install(example: Path) -> None:
+    """Install what the lockfile says, once for each lockfile; later runs need no network."""
+    lockfile = hashlib.sha256((example / "package-lock.json").read_bytes()).hexdigest()
+    stamp = example / "node_modules/.installed-lockfile"
+    if not stamp.is_file() or stamp.read_text() != lockfile:
+        run(example, ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], os.environ)
+        stamp.write_text(lockfile)
+
+
+def run(
+    example: Path, command: Sequence[str], environment: Mapping[str, str] = CLEAN_ENVIRONMENT
+) -> str:
+    """What a command prints in an example's folder; AssertionError with all of it if it fails."""
+    done = subprocess.run(
+        command,
+        cwd=example,
+        env=dict(environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout

@@ -1,0 +1,75 @@
+"""The OpenAPI document is complete, valid, well made, and the one in openapi.yaml.
+
+    python -m tests.openapi_check            compare and lint
+    python -m tests.openapi_check --write    write openapi.yaml anew, and lint
+
+Three judges. drf-spectacular warns of what it could not resolve. openapi-spec-validator, of the
+python-openapi project, holds the document against the specification. Redocly CLI judges the rest:
+examples that do not fit their schemas, problems without a body, parameters without a description
+(rules in examples/typescript/redocly.yaml). It is on npm, so a machine without npm goes without,
+but CI does not. Of its like, Spectral brings some 200 packages, and Vacuum fetches a program from
+elsewhere when it is installed.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+from openapi_spec_validator import validate
+
+from tests import npm
+from tests.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
+
+CHECKED_IN = PROJECT_ROOT / "openapi.yaml"
+
+# The document depends on AUTH_MODE alone; the rest is what the settings ask for.
+ENVIRONMENT = {
+    **CLEAN_ENVIRONMENT,
+    "DEBUG": "false",
+    "SECRET_KEY": "for this command alone",
+    "ALLOWED_HOSTS": "localhost",
+    "DATABASE_URL": "sqlite:///never-opened.sqlite3",
+    "AUTH_MODE": "jwt",
+    "JWT_SECRET": "for this command alone, and 32 bytes or more",
+    "JWT_JWKS_URL": "",
+}
+
+
+def generate() -> str:
+    """What the service serves with AUTH_MODE=jwt; exits when drf-spectacular has a complaint."""
+    with tempfile.NamedTemporaryFile() as file:
+        command = [sys.executable, "manage.py", "spectacular", "--validate", "--fail-on-warn"]
+        command += ["--file", file.name]
+        if subprocess.run(command, env=ENVIRONMENT, cwd=PROJECT_ROOT, check=False).returncode:
+            sys.exit("drf-spectacular has a complaint about the OpenAPI document")
+        return Path(file.name).read_text()
+
+
+def lint() -> None:
+    """Raises or exits with the linters' complaints about openapi.yaml."""
+    validate(yaml.safe_load(CHECKED_IN.read_text()))
+    if not npm.available():
+        if os.environ.get("CI"):
+            sys.exit(npm.MISSING)
+        sys.stderr.write(f"Redocly's rules are not checked: {npm.MISSING}\n")
+        return
+    example = npm.EXAMPLES / "typescript"
+    npm.install(example)
+    quiet = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true"}
+    npm.run(example, ["npm", "run", "lint"], CLEAN_ENVIRONMENT | quiet)
+
+
+def main() -> None:
+    document = generate()
+    if "--write" in sys.argv[1:]:
+        CHECKED_IN.write_text(document)
+    elif document != CHECKED_IN.read_text():
+        sys.exit("openapi.yaml is not what the service serves: accept it with `make schema`")
+    lint()
+
+
+if __name__ == "__main__":
+    main()
