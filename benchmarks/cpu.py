@@ -48,7 +48,7 @@ def main(databases: Databases) -> None:
     rows = []
     for measurement, (_, must, aim) in MEASUREMENTS.items():
         service, peer = best["service", measurement], best["FastAPI", measurement]
-        gain = peer / service
+        gain = round(peer / service, 2)
         verdict = report.at_least(gain, must, aim)
         rows.append([measurement, service, peer, gain, must, aim, verdict])
     report.table(

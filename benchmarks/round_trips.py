@@ -124,7 +124,7 @@ def _report(
     rows = []
     for route in clients.ROUTES:
         must, aim = READS if route in ("get", "list") else WRITES
-        gain = p50["FastAPI", route] / p50["service", route]
+        gain = round(p50["FastAPI", route] / p50["service", route], 2)
         rows.append(
             [
                 route,
