@@ -8,13 +8,12 @@ from typing import Any
 
 from gunicorn.http import wsgi
 
-from todo_project import env, settings  # a bad setting ends the master here, with one line
+from todo_project import settings  # a bad setting ends the master here, with one line
 
-port = env.integer("PORT", default=8000, low=1, high=65535)
+port = settings.PORT
 bind = f"{'127.0.0.1' if settings.DEBUG else '0.0.0.0'}:{port}"
-cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-workers = env.integer("WEB_CONCURRENCY", default=cores, low=1, high=256)
-threads = env.integer("WEB_THREADS", default=4, low=1, high=256)
+workers = settings.WEB_CONCURRENCY
+threads = settings.WEB_THREADS
 worker_class = "gthread"
 preload_app = True  # what cannot start, ends; without it dying workers are replaced for ever
 control_socket_disable = True  # two services on one machine would take each other's

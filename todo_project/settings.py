@@ -1,11 +1,13 @@
 """Settings, all from the environment or a `.env` file. README.md has the table."""
 
+import os
 import re
 import secrets
 from typing import Any
-from urllib.parse import urlsplit
 
 import dj_database_url
+from psycopg import ProgrammingError
+from psycopg.conninfo import make_conninfo
 
 from todo_project import env
 from todo_project.env import BASE_DIR
@@ -24,7 +26,10 @@ SECRET_KEY = env.text("SECRET_KEY") or (
 # With DEBUG and an empty list Django itself admits localhost and its subdomains.
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS")
 if not ALLOWED_HOSTS and not DEBUG:
-    env.required("ALLOWED_HOSTS", UNLESS_DEBUG)
+    env.fail("ALLOWED_HOSTS", f"is required {UNLESS_DEBUG}")
+for host in ALLOWED_HOSTS:
+    if not re.fullmatch(r"\*|\.?[\w-]+(\.[\w-]+)*|\[[0-9a-fA-F:.]+\]", host):
+        env.fail("ALLOWED_HOSTS", f"{host!r} is not a host name such as example.com")
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -42,9 +47,11 @@ INSTALLED_APPS = [
     "tasks",
 ]
 
+_origin = r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?"
+
 CORS_ALLOWED_ORIGINS = env.words("CORS_ALLOWED_ORIGINS")
 for origin in CORS_ALLOWED_ORIGINS:
-    if not re.fullmatch(r"https?://[^/?#\s*@]+", origin):
+    if not re.fullmatch(_origin, origin):
         env.fail("CORS_ALLOWED_ORIGINS", f"{origin!r} is not an origin such as https://example.com")
 
 MIDDLEWARE = [
@@ -118,6 +125,10 @@ def database(name: str, url: str) -> dict[str, Any]:
     else:
         if not config["NAME"]:
             env.fail(name, "names no database")
+        try:
+            make_conninfo(**options)
+        except ProgrammingError as error:
+            env.fail(name, f"has an option that PostgreSQL does not know: {str(error).strip()}")
         config["ENGINE"] = "todo_project.postgresql"
         # What the URL says wins. Not one of these is a startup option, which poolers refuse.
         for option, value in {
@@ -167,12 +178,13 @@ if AUTH_MODE == "jwt":
     if JWT_JWKS_URL:
         # Better Auth's secret is not a token key there; a shared `.env` may hold it all the same.
         JWT_SECRET = None
-        if urlsplit(JWT_JWKS_URL).scheme not in ("http", "https"):
-            env.fail("JWT_JWKS_URL", "must begin with https:// or http://")
+        if not re.fullmatch(_origin + r"(/\S*)?", JWT_JWKS_URL):
+            env.fail("JWT_JWKS_URL", "must be a URL that begins with https:// or http://")
     elif JWT_SECRET is None:
         env.fail("JWT_SECRET", "or JWT_JWKS_URL is required with AUTH_MODE=jwt")
     elif len(JWT_SECRET.encode()) < 32:
-        env.fail("JWT_SECRET", "must have 32 bytes or more (RFC 7518 section 3.2)")
+        name = "JWT_SECRET" if env.text("JWT_SECRET") else "BETTER_AUTH_SECRET"
+        env.fail(name, "must have 32 bytes or more (RFC 7518 section 3.2)")
 
 # REST framework: deny by default; a view that opts out says so itself -----------------------
 
@@ -264,6 +276,13 @@ CORS_ALLOW_HEADERS = [
     "x-request-id",
 ]
 CORS_EXPOSE_HEADERS = ["ETag", "Link", "Location", "Retry-After", "X-Request-ID"]
+
+# gunicorn.conf.py's, read here so that a bad one stops every command -------------------------
+
+PORT = env.integer("PORT", default=8000, low=1, high=65535)
+cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", default=cores, low=1, high=256)
+WEB_THREADS = env.integer("WEB_THREADS", default=4, low=1, high=256)
 
 # Logging ------------------------------------------------------------------------------------
 
