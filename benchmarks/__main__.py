@@ -21,8 +21,10 @@ import time
 from benchmarks import clients, cpu, data, growth, instructions, load, round_trips
 from benchmarks.data import Databases
 
-PACKAGES = ("django", "djangorestframework", "psycopg", "gunicorn", "fastapi", "sqlmodel")
-PACKAGES += ("sqlalchemy", "asyncpg", "uvicorn")
+PACKAGES = (
+    *("django", "djangorestframework", "psycopg", "gunicorn"),
+    *("fastapi", "sqlmodel", "sqlalchemy", "asyncpg", "uvicorn"),
+)
 
 
 def count_instructions(databases: Databases) -> None:

@@ -45,7 +45,7 @@ def main(databases: Databases) -> None:
                     key = server.name, measurement
                     if round_:
                         best[key] = min(best.get(key, milliseconds), milliseconds)
-    rows = []
+    rows: list[list[report.Cell]] = []
     for measurement, (_, must, aim) in MEASUREMENTS.items():
         service, peer = best["service", measurement], best["FastAPI", measurement]
         gain = round(peer / service, 2)

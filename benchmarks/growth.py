@@ -32,7 +32,7 @@ LIMIT = 100
 def main(databases: Databases) -> None:
     urls = databases.small(), databases.large()
     users = (10 if databases.quick else 100), databases.users
-    rows = []
+    rows: list[list[report.Cell]] = []
     with ExitStack() as stack:
         servers = [stack.enter_context(Web("service", url, threads=1)) for url in urls]
         connections = [Client(server.port) for server in servers]
@@ -43,9 +43,7 @@ def main(databases: Databases) -> None:
                 return connections[which].seconds(_request(route, users[which], n), status)
 
             times = _alternate(sample)
-            touched = [
-                _buffers(urls[which], lambda n, which=which: sample(which, n)) for which in (0, 1)
-            ]
+            touched = [_buffers(urls[which], sample, which) for which in (0, 1)]
             ratio = times[1] / times[0]
             verdict = report.at_most(round(ratio, 2), MUST, AIM)
             rows.append([route, times[0] * 1000, times[1] * 1000, ratio, verdict, *touched])
@@ -74,7 +72,7 @@ def pages(databases: Databases) -> None:
     url = databases.large()
     deep = databases.hoard // 110  # page 1000 of 100 tasks, of 110,000
     first_page = f"/api/{data.user_id(databases.hoarder)}/tasks"
-    rows = []
+    rows: list[list[report.Cell]] = []
     with Web("service", url, threads=1) as server:
         client = Client(server.port)
         for ordering in ORDERINGS:
@@ -88,7 +86,7 @@ def pages(databases: Databases) -> None:
                 return client.seconds(Request("GET", paths[which]), 200)
 
             times = _alternate(sample)
-            touched = [_buffers(url, lambda n, which=which: sample(which, n)) for which in (0, 1)]
+            touched = [_buffers(url, sample, which) for which in (0, 1)]
             ratio = times[1] / times[0]
             verdict = report.at_most(round(ratio, 2), PAGE_MUST, PAGE_AIM)
             rows.append([ordering, times[0] * 1000, times[1] * 1000, ratio, verdict, *touched])
@@ -148,13 +146,13 @@ def _alternate(sample: Callable[[int, int], float]) -> tuple[float, float]:
     return first, second
 
 
-def _buffers(url: str, sample: Callable[[int], object]) -> int:
+def _buffers(url: str, sample: Callable[[int, int], object], which: int) -> int:
     """The buffers of table and indexes that one request touches, the mean of some."""
     first, count = WARM + SAMPLES, 20
     _disconnect_others(url)
     before = _blocks(url)
     for n in range(first, first + count):
-        sample(n)
+        sample(which, n)
     _disconnect_others(url)
     return round((_blocks(url) - before) / count)
 

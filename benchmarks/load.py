@@ -36,7 +36,7 @@ MEMORY_MUST, MEMORY_AIM = 100, 70  # MB
 def main(databases: Databases) -> None:
     seconds, users = (QUICK_SECONDS, QUICK_USERS) if databases.quick else (SECONDS, USERS)
     load: list[list[report.Cell]] = []
-    memory: list[list[report.Cell]] = []
+    memory: list[tuple[str, list[float]]] = []
     for name in ("service", "FastAPI"):
         with Web(name, databases.large(), processes=PROCESSES) as server:
             database = psutil.Process(databases.server.pid)
@@ -50,7 +50,7 @@ def main(databases: Databases) -> None:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 before = runner.run(run.perform(cpu))
             *used, elapsed = [b - a for a, b in zip(before, cpu(), strict=True)]
-            memory += [[name, *_megabytes(worker)] for worker in server.workers()]
+            memory += [(name, _megabytes(worker)) for worker in server.workers()]
         load.append([name, *run.row(seconds, judged=name == "service")])
         load[-1] += [seconds_used / elapsed for seconds_used in used]
         for error, count in run.errors.most_common(5):
@@ -64,12 +64,17 @@ def main(databases: Databases) -> None:
         ],
         load,
     )
-    for row in memory:
-        row.append(report.at_most(row[1], MEMORY_MUST, MEMORY_AIM) if row[0] == "service" else "")
     report.table(
         f"Memory of each worker after that, MB (must {MEMORY_MUST}, aim {MEMORY_AIM}, of RSS)",
         ["server", "RSS", "PSS", "private", ""],
-        memory,
+        [
+            [
+                name,
+                *sizes,
+                report.at_most(sizes[0], MEMORY_MUST, MEMORY_AIM) if name == "service" else "",
+            ]
+            for name, sizes in memory
+        ],
     )
 
 

@@ -64,6 +64,9 @@ class Task(models.Model):
         managed = False
         ordering = ["-created_at"]
 
+    def __str__(self) -> str:
+        return self.title
+
 
 class TaskSerializer(serializers.ModelSerializer):
     class Meta:

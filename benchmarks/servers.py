@@ -69,4 +69,5 @@ class Web(Server):
 
 
 def cpu_seconds(processes: list[psutil.Process]) -> float:
-    return sum(sum(process.cpu_times()[:2]) for process in processes)
+    """Their user and system time, and that of their children that have ended."""
+    return sum(sum(process.cpu_times()[:4]) for process in processes)
