@@ -1,0 +1,154 @@
+"""Browser front ends on other origins (the Fetch standard, section 3.2)."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from django.core import checks
+
+from tests.client import ALICE, API, BOB, NOBODYS
+from tests.database_plugin import ENVIRONMENT, LiveServer, open_live_server
+from tests.issuer import SECRET, bearer, by_secret
+from tests.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
+
+ORIGINS = ["https://app.example", "http://localhost:3000"]
+TASKS = f"/api/{ALICE}/tasks"
+TASK = f"{TASKS}/{NOBODYS}"
+EXPOSED = {"ETag", "Link", "Location", "Retry-After", "X-Request-ID"}
+SENT = "authorization,content-type,idempotency-key,if-match,if-none-match,x-request-id"
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[LiveServer]:
+    with open_live_server(
+        proxy=True,
+        AUTH_MODE="jwt",
+        JWT_SECRET=SECRET,
+        CORS_ALLOWED_ORIGINS=", ".join(ORIGINS),
+        WEB_CONCURRENCY="1",
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+def client(live: LiveServer) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=live.base_url, timeout=15) as client:
+        yield client
+
+
+def preflight(client: httpx.Client, path: str, method: str, origin: str) -> httpx.Response:
+    """What a browser sends before a request that is not simple: no token."""
+    headers = {
+        "Origin": origin,
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": SENT,
+    }
+    return client.options(path, headers=headers)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_a_preflight_of_an_allowed_origin_needs_no_token(client: Any, origin: str) -> None:
+    for path, methods in {
+        TASKS: ["GET", "POST"],
+        TASK: ["GET", "PUT", "PATCH", "DELETE"],
+        f"{TASK}/complete": ["PATCH"],
+        f"{TASK}/complete/": ["PATCH"],
+        "/api/schema": ["GET"],
+        "/readyz": ["GET"],
+    }.items():
+        for method in methods:
+            answer = preflight(client, path, method, origin)
+            assert answer.status_code == 200
+            assert answer.headers["Access-Control-Allow-Origin"] == origin
+            assert method in answer.headers["Access-Control-Allow-Methods"].split(", ")
+            allowed = answer.headers["Access-Control-Allow-Headers"].split(", ")
+            assert set(SENT.split(",")) <= set(allowed)
+            assert "origin" in answer.headers["Vary"].lower()
+            assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    "origin",
+    ["https://evil.example", "null", "https://app.example.evil.example", "http://app.example",
+     "https://app.example:8443", "https://sub.app.example", "*", ""],
+)  # fmt: skip
+def test_another_origin_is_told_nothing(client: Any, origin: str) -> None:
+    headers = {"Origin": origin, **bearer(by_secret())}
+    for answer in (preflight(client, TASKS, "GET", origin), client.get(TASKS, headers=headers)):
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
+        assert "origin" in answer.headers["Vary"].lower()  # or a cache would mix them up
+
+
+@pytest.mark.live
+def test_an_allowed_origin_reads_answers_and_errors_alike(live: LiveServer, client: Any) -> None:
+    good, other = bearer(by_secret()), bearer(by_secret(BOB))
+
+    def status(method: str, path: str, body: Any = None, headers: dict[str, str] = good) -> int:
+        answer = client.request(method, path, json=body, headers={"Origin": ORIGINS[0], **headers})
+        assert answer.headers["Access-Control-Allow-Origin"] == ORIGINS[0]
+        assert set(answer.headers["Access-Control-Expose-Headers"].split(", ")) == EXPOSED
+        assert "origin" in answer.headers["Vary"].lower()
+        return int(answer.status_code)
+
+    assert status("GET", TASKS) == 200
+    assert status("POST", TASKS, {"title": "Buy milk"}) == 201
+    assert status("GET", "/healthz", headers={}) == 200
+    assert status("GET", "/api/alice/tasks") == 400
+    assert status("GET", TASKS, headers={}) == 401
+    assert status("GET", TASKS, headers=bearer("garbage")) == 401
+    assert status("GET", TASKS, headers=other) == 403
+    assert status("GET", TASK) == 404
+    assert status("GET", "/nothing") == 404
+    assert status("DELETE", TASKS) == 405
+    assert status("GET", TASKS, headers={**good, "Accept": "text/csv"}) == 406
+    assert status("POST", TASKS, {"title": "x" * 70_000}) == 413
+    assert status("POST", TASKS, {"title": ""}) == 422
+    live.postgres.execute("ALTER TABLE tasks_task RENAME TO away", database=live.database)
+    assert status("GET", TASKS) == 500
+    live.postgres.execute("ALTER TABLE away RENAME TO tasks_task", database=live.database)
+    live.proxy.refuse()
+    live.proxy.cut()
+    assert status("GET", TASKS) == 503
+    live.proxy.accept()
+
+
+def test_without_the_setting_no_origin_is_allowed(api: API) -> None:
+    api.get(TASKS, headers={"Origin": ORIGINS[0]})
+    assert not [name for name in api.last.headers if name.startswith("Access-Control-")]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["*", "https://*.example", "null", "app.example", "https://app.example/",
+     "https://app.example/path", "https://me@app.example", "https://a.example *"],
+)  # fmt: skip
+def test_what_is_no_origin_stops_the_start(value: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import todo_project.settings"],
+        env={**CLEAN_ENVIRONMENT, **ENVIRONMENT, "DATABASE_URL": "sqlite:///x",
+             "CORS_ALLOWED_ORIGINS": f"https://good.example,{value}"},
+        cwd=PROJECT_ROOT, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"Configuration error: CORS_ALLOWED_ORIGINS {value!r} is not an origin such as "
+        "https://example.com\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "wildcard", [{"CORS_ALLOW_ALL_ORIGINS": True}, {"CORS_ALLOWED_ORIGINS": ["*"]}]
+)
+@pytest.mark.parametrize("credentials", [True, False])
+def test_a_wildcard_with_credentials_is_an_error_of_the_settings(
+    settings: Any, wildcard: dict[str, Any], credentials: bool
+) -> None:
+    for name, value in {**wildcard, "CORS_ALLOW_CREDENTIALS": credentials}.items():
+        setattr(settings, name, value)
+    found = [message.id for message in checks.run_checks(tags=[checks.Tags.security])]
+    assert ("todo.E001" in found) == credentials
