@@ -179,13 +179,15 @@ def open_live_server(
     via_pgbouncer: bool = False,
     proxy: bool = False,
     postgres: PostgreSQL | None = None,
+    user: str = "postgres",
     **environment: str,
 ) -> Iterator[LiveServer]:
     """Run the service until the block ends, on a fresh, migrated database.
 
     `vendor` is "postgresql" or "sqlite". `via_pgbouncer` puts a PgBouncer of its own before the
     database, `proxy` a proxy before either; both may be broken at will. To break PostgreSQL itself
-    bring your own as `postgres`: by default it is the run's. `environment` adds to or replaces
+    bring your own as `postgres`: by default it is the run's. `user` is the service's role there,
+    a superuser unless told otherwise; PgBouncer knows no other. `environment` adds to or replaces
     what the service gets: production's settings, two processes of four threads.
     """
     name = f"live_{next(_names)}"
@@ -194,7 +196,8 @@ def open_live_server(
         if vendor == "postgresql":
             server = parts["postgres"] = postgres or _postgres()
             template = _migrated_template(server)
-            url = parts["database_url"] = server.create_database(name, f"TEMPLATE {template}")
+            parts["database_url"] = server.create_database(name, f"TEMPLATE {template}")
+            url = server.url(name, user)
             if postgres is None:
                 stack.callback(server.execute, f"DROP DATABASE {name} WITH (FORCE)")
             if via_pgbouncer:

@@ -36,6 +36,15 @@ SHORTEST_CONNECT = 2
 class Connection(psycopg.Connection):
     """A psycopg connection whose waits end with the request's deadline."""
 
+    hung_at = 0.0
+    """When a server last did not answer, by the monotonic clock: one value for the process. Who
+    loses one connection to a silent network or a fail-over has most often lost them all, and each
+    thread would have to wait in vain for itself."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.opened_at = time.monotonic()
+
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
         """Connect within the time that the request has left, whatever the number of addresses.
@@ -81,6 +90,7 @@ class Connection(psycopg.Connection):
                 return waiting.wait(gen, self.pgconn.socket, interval, CANCEL_GRACE)
             except errors._WaitTimeout:
                 self.pgconn.finish()
+                Connection.hung_at = time.monotonic()
                 raise psycopg.OperationalError("the server did not answer in time") from None
 
 
@@ -137,9 +147,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
         Between statements a server has nothing to say but good-bye: a readable socket is one that
         it has closed, or is about to. What a `SELECT 1` would find besides, a network gone silent,
-        the deadline finds just as well.
+        the deadline finds just as well, for all connections that were open by then.
         """
         if self.connection is None or self.connection.closed:
+            return False
+        if self.connection.opened_at < Connection.hung_at:
             return False
         poll = select.poll()
         poll.register(self.connection.fileno(), select.POLLIN)

@@ -1,0 +1,491 @@
+"""The database fails in every way it can; the service says so in time, and comes back by itself.
+
+`database_unavailable` promises that nothing was done, so the tests also look at what the database
+has. A wait in vain takes a request's whole budget of 4 s, and that is most of this file's time.
+"""
+
+import json
+import logging
+import re
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import OperationalError
+from django.http import HttpRequest, HttpResponseBase
+from django.test import Client as InProcess
+
+from tests.client import API
+from tests.database_plugin import LiveServer, open_live_server
+from tests.live import OPERATIONS, TASKS, Answer, Client, Load, Row, at_once
+from tests.servers import PostgreSQL, wait_until
+from todo_project import database
+from todo_project.postgresql.base import Connection
+
+pytestmark = pytest.mark.live
+
+THREADS = 8  # of a live server, in two processes
+IN_TIME = 5.0  # seconds from a thread's taking a request to its answer
+LIST, READY = OPERATIONS[0], Row("readiness", "GET", "/readyz")
+ADMIN = Row("admin", "GET", "/admin/", headers={"Cookie": "sessionid=0123456789abcdef"})
+READS = [row for row in OPERATIONS if row.method == "GET" or row.body == {}]
+WRITES = [row for row in OPERATIONS if row not in READS]
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgreSQL]:
+    """A server to break, with a role for which limits and time-outs hold."""
+    with PostgreSQL() as server:
+        server.execute("CREATE ROLE service LOGIN IN ROLE pg_read_all_data, pg_write_all_data")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def direct(postgres: PostgreSQL) -> Iterator[LiveServer]:
+    with open_live_server(postgres=postgres, proxy=True, user="service") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pooled(postgres: PostgreSQL) -> Iterator[LiveServer]:
+    with open_live_server(postgres=postgres, via_pgbouncer=True) as server:
+        # After a server that refused, the default waits 15 s before it looks again.
+        server.pgbouncer.settings["server_login_retry"] = 1
+        server.pgbouncer.restart()
+        yield server
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> LiveServer:
+    """The one that the test's parameters name."""
+    return request.getfixturevalue(request.param)
+
+
+on_both = pytest.mark.parametrize("server", ["direct", "pooled"], indirect=True)
+
+
+def ask(server: LiveServer, row: Row, task: Any, key: str = "") -> Answer:
+    with Client(server) as client:
+        return row.ask(client, task, key or str(uuid.uuid4()))
+
+
+def serves(server: LiveServer) -> bool:
+    """Whether every thread reads, so that each has a connection."""
+    task = {"id": "", "updated_at": ""}
+    answers = at_once(2 * THREADS, lambda _: ask(server, LIST, task))
+    return all(answer.status == 200 for answer in answers)
+
+
+def ready(server: LiveServer) -> dict[str, Any]:
+    """A task, on a service whose threads are connected."""
+    assert wait_until(lambda: serves(server), 15)
+    with Client(server) as client:
+        return client.create()
+
+
+def end_sessions(server: LiveServer) -> None:
+    """As an operator ends them, or a Neon that goes to sleep."""
+    server.postgres.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s",
+        [server.database],
+    )
+
+
+def rows(server: LiveServer) -> list[tuple[Any, ...]]:
+    return server.postgres.execute("SELECT * FROM tasks_task ORDER BY id", database=server.database)
+
+
+@contextmanager
+def lock(server: LiveServer, sql: str = "LOCK TABLE tasks_task") -> Iterator[None]:
+    with psycopg.connect(server.database_url) as session:
+        session.execute(sql.encode())
+        yield
+
+
+def waiting(server: LiveServer) -> int:
+    """Number of statements that wait for a lock."""
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
+    return int(server.postgres.execute(sql, [server.database])[0][0])
+
+
+def is_refused(answer: Answer, code: str = "database_unavailable") -> bool:
+    """Whether it is the 503 of the contract, and gives nothing away."""
+    return (
+        (answer.status, answer.code) == (503, code)
+        and answer.headers["Content-Type"] == "application/problem+json"
+        and int(answer.headers["Retry-After"]) > 0
+        and not re.search(rb"Traceback|psycopg|\.py|127\.0\.0\.1|tasks_task", answer.body)
+    )
+
+
+# Connections that end ---------------------------------------------------------------------------
+
+
+@on_both
+def test_no_request_notices_that_every_session_was_ended(server: LiveServer) -> None:
+    ready(server)
+    with Client(server) as client:
+        made = [client.create() for _ in range(100)]
+    end_sessions(server)
+    asked = [OPERATIONS[number % len(OPERATIONS)] for number in range(100)]
+    answers = at_once(
+        10, lambda first: [ask(server, asked[n], made[n]) for n in range(first, 100, 10)]
+    )
+    for first, some in enumerate(answers):
+        for row, answer in zip(asked[first::10], some, strict=True):
+            assert answer.status == row.status, (row.name, answer)
+
+
+@pytest.mark.parametrize(
+    ("server", "mode"),
+    [("direct", "fast"), ("direct", "immediate"), ("pooled", "fast")],
+    indirect=["server"],
+)
+def test_a_stopped_server_is_503_and_a_started_one_serves(server: LiveServer, mode: Any) -> None:
+    task, before, workers = ready(server), rows(server), server.worker_pids()
+    asked = [*OPERATIONS, READY, ADMIN]
+    server.postgres.stop(mode)
+    began = time.monotonic()
+    answers = at_once(len(asked), lambda n: ask(server, asked[n], task))
+    took = time.monotonic() - began
+    server.postgres.start()
+    assert wait_until(lambda: serves(server), 15)
+    assert server.worker_pids() == workers
+    assert all(answer.status == 503 for answer in answers)
+    if hasattr(server, "pgbouncer"):
+        # It keeps a statement for a server to come, so that a write's outcome is open. Those who
+        # came first waited in vain, the others not at all.
+        assert took < 2 * IN_TIME
+    else:
+        assert took < IN_TIME
+        assert all(map(is_refused, answers))
+        assert rows(server) == before
+
+
+def test_a_write_cut_off_is_not_repeated_and_a_read_is(direct: LiveServer) -> None:
+    task, title = ready(direct), str(uuid.uuid4())
+    create = Row("create", "POST", TASKS, {"title": title}, status=201)
+    toggle = next(row for row in OPERATIONS if row.name == "toggle")
+    with ThreadPoolExecutor() as pool:
+        with lock(direct):
+            read, *writes = (pool.submit(ask, direct, row, task) for row in (LIST, create, toggle))
+            assert wait_until(lambda: waiting(direct) == 3, 3)
+            direct.proxy.cut()
+            for write in writes:
+                assert is_refused(write.result(), "outcome_unknown")
+            assert wait_until(lambda: waiting(direct) == 4, 3)  # the read, once more
+        assert read.result().status == 200
+    # The server knew nothing of the cut: what it was asked, it has done, and once.
+    assert wait_until(lambda: waiting(direct) == 0)
+    assert [row[4] for row in rows(direct) if row[2] == title] == [False]
+    assert [row[4] for row in rows(direct) if str(row[0]) == task["id"]] == [True]
+
+
+# Under load -------------------------------------------------------------------------------------
+
+
+def kill_postgres(server: LiveServer, load: Load) -> None:
+    server.postgres.kill()
+    refused = load.statuses[503]
+    assert wait_until(lambda: load.statuses[503] > refused + THREADS, 10)
+    server.postgres.start()
+
+
+def kill_pgbouncer(server: LiveServer, load: Load) -> None:
+    server.pgbouncer.kill()
+    refused = load.statuses[503]
+    assert wait_until(lambda: load.statuses[503] > refused + THREADS, 10)
+    server.pgbouncer.start()
+
+
+def end_sessions_often(server: LiveServer, load: Load) -> None:
+    for _ in range(5):
+        end_sessions(server)
+        answers = load.answers
+        assert wait_until(lambda answers=answers: load.answers > answers + 50, 10)
+
+
+@pytest.mark.parametrize(
+    ("server", "strike"),
+    [
+        ("direct", kill_postgres),
+        ("direct", end_sessions_often),
+        ("pooled", end_sessions_often),
+        ("pooled", lambda server, load: server.pgbouncer.restart()),
+        ("pooled", kill_pgbouncer),
+    ],
+    ids=["kill postgres", "end", "end pooled", "restart pgbouncer", "kill pgbouncer"],
+    indirect=["server"],
+)
+def test_what_was_acknowledged_is_there_and_nothing_twice(
+    server: LiveServer, strike: Callable[[LiveServer, Load], None]
+) -> None:
+    ready(server)
+    workers = server.worker_pids()
+    many = 3000 if strike is kill_postgres else 500
+    load = Load(server)
+    with load.running():
+        assert wait_until(lambda: load.answers > many)
+        strike(server, load)
+        acknowledged = load.acknowledged.total()
+        assert wait_until(lambda: load.acknowledged.total() > acknowledged + many)
+    load.verify()
+    assert load.slowest < IN_TIME
+    assert server.worker_pids() == workers
+
+
+# Waits in vain ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def paused(server: LiveServer) -> Iterator[None]:
+    server.postgres.pause()
+    try:
+        yield
+    finally:
+        server.postgres.resume()
+
+
+@contextmanager
+def frozen(server: LiveServer) -> Iterator[None]:
+    server.proxy.freeze()
+    try:
+        yield
+    finally:
+        server.proxy.thaw()
+
+
+def lock_first_row(server: LiveServer) -> Any:
+    return lock(server, "SELECT 1 FROM tasks_task WHERE title = 'locked' FOR UPDATE")
+
+
+@pytest.mark.parametrize(
+    ("server", "hang", "codes"),
+    [
+        ("direct", lock, {"database_unavailable"}),
+        ("pooled", lock, {"database_unavailable"}),
+        ("direct", lock_first_row, {"database_unavailable"}),
+        ("direct", frozen, {"database_unavailable", "outcome_unknown"}),
+        ("direct", paused, {"database_unavailable", "outcome_unknown"}),
+    ],
+    ids=["table", "table pooled", "row", "frozen", "paused"],
+    indirect=["server"],
+)
+def test_no_queue_builds_up_behind_a_hung_database(
+    server: LiveServer, hang: Any, codes: set[str]
+) -> None:
+    """With three times as many clients as threads, those in the second and third turn are
+    answered at once: together one wait in vain, where without a breaker it would be three."""
+    ready(server)
+    with Client(server) as client:
+        task = client.create("locked")
+    titles = [str(uuid.uuid4()) for _ in range(3 * THREADS)]
+
+    def write(number: int) -> Answer:
+        if hang is lock_first_row or number % 2:
+            body = {"description": titles[number]}
+            return ask(server, Row("update", "PATCH", TASKS + "/{task}", body), task)
+        return ask(server, Row("create", "POST", TASKS, {"title": titles[number]}), task)
+
+    with hang(server):
+        began = time.monotonic()
+        answers = at_once(len(titles), write)
+        took = time.monotonic() - began
+        if hang is paused:  # new sessions are served, so it is back before the old ones go on
+            assert wait_until(lambda: serves(server), IN_TIME)
+    assert wait_until(lambda: serves(server), IN_TIME)
+    assert wait_until(lambda: waiting(server) == 0)
+    assert took < 2 * IN_TIME
+    waited = [answer for answer in answers if answer.seconds > database.PATIENCE]
+    assert len(waited) >= THREADS / 2
+    told = {answer.code for answer in answers}
+    assert told - {""} == codes
+    assert hang is paused or "" not in told
+    held = {text for row in rows(server) for text in row[2:4]}
+    for title, answer in zip(titles, answers, strict=True):
+        if answer.status == 503:
+            assert is_refused(answer, answer.code)
+        if answer.code == "database_unavailable":
+            assert title not in held
+
+
+# Refusals ---------------------------------------------------------------------------------------
+
+REFUSE_WRITES = """
+    CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+    $$BEGIN RAISE 'injected' USING ERRCODE = '{}'; END$$;
+    CREATE TRIGGER refuse BEFORE INSERT OR UPDATE OR DELETE ON tasks_task EXECUTE FUNCTION refuse()
+"""
+
+
+def failing_with(sqlstate: str) -> tuple[str, str, str, list[Row], str]:
+    statements = REFUSE_WRITES.format(sqlstate), "DROP TRIGGER refuse ON tasks_task"
+    return (sqlstate, *statements, WRITES, "injected")
+
+
+@pytest.mark.parametrize(
+    ("breaking", "mending", "refused", "cause"),
+    [
+        pytest.param(*rest, id=name)
+        for name, *rest in [
+            (
+                "read-only",
+                "ALTER DATABASE {} SET default_transaction_read_only = on",
+                "ALTER DATABASE {} RESET default_transaction_read_only",
+                WRITES,
+                "read-only transaction",
+            ),
+            (
+                "no connection left",
+                "ALTER ROLE service CONNECTION LIMIT 0",
+                "ALTER ROLE service CONNECTION LIMIT -1",
+                [*OPERATIONS, READY],
+                "too many connections",
+            ),
+            *(
+                (
+                    name,
+                    f"ALTER ROLE service SET {name} = 50",
+                    f"ALTER ROLE service RESET {name}",
+                    OPERATIONS,
+                    f"canceling statement due to {name.replace('_', ' ')}",
+                )
+                for name in ("statement_timeout", "lock_timeout")
+            ),
+            *map(failing_with, ["53100", "53200", "58030", "40P01", "40001"]),
+        ]
+    ],
+)
+def test_a_refusal_is_503_with_its_cause_in_the_log_once(
+    direct: LiveServer, breaking: str, mending: str, refused: list[Row], cause: str
+) -> None:
+    task, before = ready(direct), rows(direct)
+
+    def ask_all(number: int) -> list[tuple[Row, str, Answer]]:
+        answers = []
+        for row in refused[number::THREADS]:
+            request_id = str(uuid.uuid4())
+            named = row._replace(headers={**row.headers, "X-Request-ID": request_id})
+            answers.append((row, request_id, ask(direct, named, task)))
+        return answers
+
+    def execute(sql: str) -> None:
+        # From outside, since a database that is read-only would not let itself be altered.
+        database = "postgres" if sql.startswith("ALTER") else direct.database
+        direct.postgres.execute(sql.replace("{}", direct.database), database=database)
+
+    execute(breaking)
+    end_sessions(direct)  # settings hold from the next session on
+    with ExitStack() as stack:
+        stack.callback(execute, mending)
+        if cause.startswith("canceling"):
+            stack.enter_context(lock(direct))
+        answers = [each for some in at_once(THREADS, ask_all) for each in some]
+    if cause.startswith("canceling"):
+        end_sessions(direct)
+    with Client(direct) as client:  # back at once
+        assert rows(direct) == before
+        for _ in range(2 * THREADS):
+            client.create()
+    log = [json.loads(line) for line in direct.log().splitlines() if line.startswith("{")]
+    for row, request_id, answer in answers:
+        assert is_refused(answer), (row.name, answer)
+        (line,) = [line["message"] for line in log if line["request_id"] == request_id]
+        assert line.startswith("database unavailable: ")
+        assert cause in line
+
+
+# In process -------------------------------------------------------------------------------------
+
+
+def fail_late(get_response: Any) -> Callable[[HttpRequest], HttpResponseBase]:
+    """A middleware that fails as the admin's does, when it cannot keep the session."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        get_response(request)
+        raise OperationalError("the server went away")
+
+    return middleware
+
+
+def test_a_failure_after_the_view_does_not_claim_that_nothing_was_done(
+    settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.fail_late"]
+    response = InProcess(raise_request_exception=False).get("/healthz")
+    assert (response.status_code, response.json()["code"]) == (503, "outcome_unknown")
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+def test_a_deadline_ends_with_its_request(api: API) -> None:
+    api.get(TASKS)
+    assert database.remaining() is None
+    api.get("/nowhere", 404)
+    assert database.remaining() is None
+
+
+@pytest.fixture
+def deadline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This thread is in a request, which has two seconds."""
+    monkeypatch.setattr(database, "BUDGET", 2.0)
+    database.start_deadline()
+    yield
+    database.end_deadline()
+
+
+def test_an_absent_name_server_does_not_outlast_the_request(
+    deadline: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait() and [])
+    began = time.monotonic()
+    with pytest.raises(psycopg.OperationalError, match=r"cannot resolve db\.example: no answer"):
+        Connection.connect(host="db.example", connect_timeout=10)
+    answered.set()
+    assert time.monotonic() - began < IN_TIME
+
+
+def test_a_server_that_accepts_and_says_nothing_does_not_outlast_the_request(
+    deadline: None,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(psycopg.errors.ConnectionTimeout):
+            Connection.connect(
+                hostaddr="127.0.0.1", port=silent.getsockname()[1], connect_timeout=10
+            )
+        assert time.monotonic() - began < IN_TIME
+
+
+def test_an_open_breaker_lets_a_single_request_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "PAUSE", 0.05)
+    breaker = database.Breaker()
+
+    def passes(_: int) -> bool:
+        database.start_deadline()
+        try:
+            breaker.admit()
+        except database.Unavailable:
+            return False
+        return True
+
+    def passing() -> int:
+        return sum(at_once(12, passes))
+
+    assert passing() == 12
+    for _ in range(3):
+        breaker.settle(waited_in_vain=True)
+        assert passing() == 0 or passing() == 0
+        assert wait_until(lambda: passing() == 1, 1)
+        assert passing() == 0  # until it is known what came of the one
+    breaker.settle(waited_in_vain=False)
+    assert passing() == 12
+    breaker.settle(waited_in_vain=True)
+    breaker.admit()  # a command, which has no deadline, waits as long as it likes
