@@ -31,7 +31,10 @@ def load_dotenv(path: Path = BASE_DIR / ".env") -> None:
             # dotenv's own loader skips a line that it cannot read and goes on.
             for binding in parser.parse_stream(text):
                 if binding.error:
-                    fail(str(path.name), f"line {binding.original.line} is not NAME=value")
+                    source = binding.original.string  # begins with the blank lines before it
+                    blank = source[: len(source) - len(source.lstrip())]
+                    line = binding.original.line + blank.count("\n")
+                    fail(str(path.name), f"line {line} is not NAME=value")
                 if binding.key is not None:
                     os.environ.setdefault(binding.key, binding.value or "")
         except UnicodeDecodeError:
