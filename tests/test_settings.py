@@ -1,0 +1,266 @@
+"""Settings: a bad one stops every command with one line that names it."""
+
+import runpy
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.database_plugin import ENVIRONMENT
+from tests.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
+from todo_project import env
+
+SQLITE = "sqlite:////tmp/never-opened.sqlite3"
+NEON = "postgresql://me:p%40ss@ep-x-pooler.example.neon.tech/neondb"
+KEY = "k" * 32
+JWKS = "https://issuer.example/jwks"
+
+
+@pytest.fixture
+def environ(monkeypatch):
+    """An environment of the test's own, for what reads it in this process."""
+    values = {**ENVIRONMENT, "DATABASE_URL": SQLITE}
+    monkeypatch.setattr(env, "os", SimpleNamespace(environ=values))
+    return values
+
+
+def read(environ, **variables: str) -> dict[str, Any]:
+    """What settings.py makes of the suite's environment but for some variables."""
+    environ.update(variables)
+    return runpy.run_path(str(PROJECT_ROOT / "todo_project" / "settings.py"))
+
+
+def run(command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command of the project in that environment."""
+    return subprocess.run(
+        [sys.executable, *command.split()],
+        env={**CLEAN_ENVIRONMENT, **ENVIRONMENT, "DATABASE_URL": SQLITE, **variables},
+        cwd=PROJECT_ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+# The variable to blame, and what is set beside a good environment.
+BAD = [
+    ("DEBUG", {"DEBUG": "maybe"}),
+    ("DEBUG", {"DEBUG": "2"}),
+    ("SECRET_KEY", {"SECRET_KEY": ""}),
+    ("SECRET_KEY", {"SECRET_KEY": "   "}),
+    ("ALLOWED_HOSTS", {"ALLOWED_HOSTS": ""}),
+    ("ALLOWED_HOSTS", {"ALLOWED_HOSTS": " , ,"}),
+    ("ALLOWED_HOSTS", {"ALLOWED_HOSTS": "ok.example,https://x.example"}),
+    ("ALLOWED_HOSTS", {"ALLOWED_HOSTS": "x.example:8000"}),
+    ("ALLOWED_HOSTS", {"ALLOWED_HOSTS": "a.example b.example"}),
+    ("DATABASE_URL", {"DATABASE_URL": ""}),
+    ("DATABASE_URL", {"DATABASE_URL": "mysql://host/db"}),
+    ("DATABASE_URL", {"DATABASE_URL": "db.sqlite3"}),
+    ("DATABASE_URL", {"DATABASE_URL": "postgresql://host"}),
+    ("DATABASE_URL", {"DATABASE_URL": "postgresql://host:port/db"}),
+    ("DATABASE_URL", {"DATABASE_URL": "postgresql://[host/db"}),
+    ("DATABASE_URL", {"DATABASE_URL": f"{NEON}?ssl_mode=require"}),
+    ("DATABASE_URL", {"DATABASE_URL": "sqlite://"}),
+    ("DATABASE_URL", {"DATABASE_URL": "sqlite://:memory:"}),
+    ("DATABASE_URL", {"DATABASE_URL": "sqlite:///:memory:"}),
+    ("DATABASE_URL_UNPOOLED", {"DATABASE_URL_UNPOOLED": "host"}),
+    ("DATABASE_URL_UNPOOLED", {"DATABASE_URL_UNPOOLED": NEON}),
+    ("DATABASE_URL_UNPOOLED", {"DATABASE_URL": NEON, "DATABASE_URL_UNPOOLED": SQLITE}),
+    ("AUTH_MODE", {"AUTH_MODE": ""}),
+    ("AUTH_MODE", {"AUTH_MODE": "None"}),
+    ("AUTH_MODE", {"AUTH_MODE": "basic", "DEBUG": "true"}),
+    ("JWT_SECRET", {"AUTH_MODE": "jwt"}),
+    ("JWT_SECRET", {"AUTH_MODE": "jwt", "DEBUG": "true"}),
+    ("JWT_SECRET", {"AUTH_MODE": "jwt", "JWT_SECRET": KEY[1:]}),
+    ("JWT_SECRET", {"AUTH_MODE": "jwt", "JWT_SECRET": KEY, "JWT_JWKS_URL": JWKS}),
+    ("BETTER_AUTH_SECRET", {"AUTH_MODE": "jwt", "BETTER_AUTH_SECRET": KEY[1:]}),
+    ("JWT_JWKS_URL", {"AUTH_MODE": "jwt", "JWT_JWKS_URL": "issuer.example/jwks"}),
+    ("JWT_JWKS_URL", {"AUTH_MODE": "jwt", "JWT_JWKS_URL": "file:///etc/passwd"}),
+    ("JWT_JWKS_URL", {"AUTH_MODE": "jwt", "JWT_JWKS_URL": "https://"}),
+    ("JWT_JWKS_URL", {"AUTH_MODE": "jwt", "JWT_JWKS_URL": "https://[x"}),
+    ("JWT_LEEWAY", {"JWT_LEEWAY": "-1"}),
+    ("JWT_LEEWAY", {"JWT_LEEWAY": "1.5"}),
+    ("CORS_ALLOWED_ORIGINS", {"CORS_ALLOWED_ORIGINS": "*"}),
+    ("CORS_ALLOWED_ORIGINS", {"CORS_ALLOWED_ORIGINS": "example.com"}),
+    ("CORS_ALLOWED_ORIGINS", {"CORS_ALLOWED_ORIGINS": "https://a.example,https://b.example/"}),
+    ("PORT", {"PORT": "0"}),
+    ("PORT", {"PORT": "65536"}),
+    ("PORT", {"PORT": "٨٠٠٠"}),
+    ("WEB_CONCURRENCY", {"WEB_CONCURRENCY": "0"}),
+    ("WEB_CONCURRENCY", {"WEB_CONCURRENCY": "auto"}),
+    ("WEB_THREADS", {"WEB_THREADS": "1.5"}),
+    ("LOG_LEVEL", {"LOG_LEVEL": "loud"}),
+]
+
+
+@pytest.mark.parametrize(("variable", "variables"), BAD)
+def test_a_bad_setting_stops_with_one_line_that_names_it(environ, variable, variables):
+    with pytest.raises(SystemExit) as stop:
+        read(environ, **variables)
+    (line,) = str(stop.value).splitlines()
+    assert line.startswith(f"Configuration error: {variable} ")
+
+
+@pytest.mark.live  # independent of the run's database: once is enough
+@pytest.mark.parametrize("command", ["manage.py check", "manage.py migrate", "-m gunicorn"])
+@pytest.mark.parametrize(
+    ("variable", "variables"),
+    [("DEBUG", {"DEBUG": "maybe"}), ("JWT_SECRET", {"AUTH_MODE": "jwt"}), ("PORT", {"PORT": "x"})],
+)
+def test_it_stops_every_command_and_the_web_server_alike(command, variable, variables):
+    # gunicorn itself reads WEB_CONCURRENCY, before its configuration: it takes no empty one.
+    done = run(command, WEB_CONCURRENCY="1", **variables)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Configuration error: {variable} ")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+GOOD = [
+    # What a fresh clone has, and nothing else.
+    dict.fromkeys([*ENVIRONMENT, "DATABASE_URL"], "") | {"DEBUG": "true"},
+    {"DATABASE_URL": NEON, "DATABASE_URL_UNPOOLED": f"{NEON}?sslmode=require"},
+    {"AUTH_MODE": "jwt", "BETTER_AUTH_SECRET": KEY, "JWT_JWKS_URL": JWKS},
+    {"AUTH_MODE": "jwt", "JWT_JWKS_URL": "http://[::1]:8080/.well-known/jwks.json?a=b"},
+    {"AUTH_MODE": "jwt", "JWT_SECRET": "é" * 16, "JWT_LEEWAY": "0"},
+    {"ALLOWED_HOSTS": "*, .example.com,10.0.0.1,[::1],", "PORT": "65535", "WEB_THREADS": " 1 "},
+    {"CORS_ALLOWED_ORIGINS": "http://localhost:3000, https://a.example, http://[::1]:1"},
+]
+
+
+@pytest.mark.parametrize("variables", GOOD)
+def test_good_settings_pass(environ, variables):
+    read(environ, **variables)
+
+
+@pytest.mark.live
+def test_the_checks_are_content():
+    done = run("manage.py check --deploy --fail-level WARNING", AUTH_MODE="jwt", JWT_JWKS_URL=JWKS)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_defaults(environ):
+    values = read(environ, **GOOD[0])
+    assert {name: values[name] for name in DEFAULTS} == DEFAULTS
+    assert values["DATABASES"]["default"]["NAME"] == str(PROJECT_ROOT / "db.sqlite3")
+    assert list(values["DATABASES"]) == ["default"]
+    assert values["WEB_CONCURRENCY"] > 0
+    # Made anew each time, not a constant.
+    assert len({values["SECRET_KEY"], *(read(environ)["SECRET_KEY"] for _ in range(9))}) == 10
+    assert read(environ, **ENVIRONMENT, DATABASE_URL=SQLITE)["DEBUG"] is False
+
+
+DEFAULTS = {
+    "DEBUG": True,
+    "ALLOWED_HOSTS": [],
+    "AUTH_MODE": "none",
+    "JWT_SECRET": None,
+    "JWT_JWKS_URL": None,
+    "JWT_ISSUER": None,
+    "JWT_AUDIENCE": None,
+    "JWT_LEEWAY": 30,
+    "CORS_ALLOWED_ORIGINS": [],
+    "PORT": 8000,
+    "WEB_THREADS": 4,
+    "LOG_LEVEL": "INFO",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("true", True), ("TRUE", True), ("1", True), (" on ", True), ("no", False), ("0", False)],
+)
+def test_booleans(environ, text, value):
+    assert read(environ, DEBUG=text)["DEBUG"] is value
+
+
+def test_the_database_url_keeps_its_query_string(environ):
+    options = "sslmode=require&channel_binding=require&tcp_user_timeout=9000"
+    databases = read(
+        environ,
+        DATABASE_URL=f"{NEON}?{options}",
+        DATABASE_URL_UNPOOLED=f"{NEON.replace('-pooler', '')}?sslmode=verify-full",
+    )["DATABASES"]
+    pooled, unpooled = databases["default"], databases["unpooled"]
+    assert pooled["OPTIONS"]["sslmode"] == "require"
+    assert pooled["OPTIONS"]["channel_binding"] == "require"
+    assert str(pooled["OPTIONS"]["tcp_user_timeout"]) == "9000"
+    assert "options" not in pooled["OPTIONS"]  # PgBouncer refuses them
+    assert (pooled["HOST"], pooled["USER"]) == ("ep-x-pooler.example.neon.tech", "me")
+    assert (pooled["PASSWORD"], pooled["NAME"]) == ("p@ss", "neondb")
+    assert (pooled["CONN_MAX_AGE"], pooled["DISABLE_SERVER_SIDE_CURSORS"]) == (None, True)
+    assert unpooled["HOST"] == "ep-x.example.neon.tech"
+    assert unpooled["OPTIONS"]["sslmode"] == "verify-full"
+
+
+@pytest.mark.parametrize(
+    ("url", "engine", "name"),
+    [
+        ("postgres://h/db", "todo_project.postgresql", "db"),
+        ("postgresql://h/db", "todo_project.postgresql", "db"),
+        ("sqlite:///x.sqlite3", "django.db.backends.sqlite3", str(PROJECT_ROOT / "x.sqlite3")),
+        ("sqlite:////srv/x.sqlite3", "django.db.backends.sqlite3", "/srv/x.sqlite3"),
+    ],
+)
+def test_database_urls(environ, url, engine, name):
+    database = read(environ, DATABASE_URL=url)["DATABASES"]["default"]
+    assert (database["ENGINE"], database["NAME"]) == (engine, name)
+
+
+# .env ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def empty(environ):
+    environ.clear()
+    return environ
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", {}),
+        (b"# a comment\n\nA=1\nB = two words # why\n", {"A": "1", "B": "two words"}),
+        (b"A='x # y'\nB=\"line\\nline\"\n", {"A": "x # y", "B": "line\nline"}),
+        (b"export A=1\r\nB=\r\nC\r\n", {"A": "1", "B": "", "C": ""}),
+        (b"\xef\xbb\xbfA=caf\xc3\xa9", {"A": "café"}),
+        (b"A=1\nA=2\n", {"A": "1"}),
+        (b"A=$B ${C} $(rm)\n", {"A": "$B ${C} $(rm)"}),
+        (
+            b"URL=postgresql://a:b@h/d?sslmode=require&x=y#z",
+            {"URL": "postgresql://a:b@h/d?sslmode=require&x=y#z"},
+        ),
+    ],
+)
+def test_a_dotenv_file_is_read(tmp_path, empty, content, expected):
+    (tmp_path / ".env").write_bytes(content)
+    env.load_dotenv(tmp_path / ".env")
+    assert empty == expected
+
+
+def test_the_environment_wins_over_the_file_even_when_empty(tmp_path, empty):
+    empty.update(A="shell", B="")
+    (tmp_path / ".env").write_text("A=file\nB=file\nC=file\n")
+    env.load_dotenv(tmp_path / ".env")
+    assert empty == {"A": "shell", "B": "", "C": "file"}
+
+
+def test_without_a_file_nothing_happens(tmp_path, empty):
+    env.load_dotenv(tmp_path / ".env")
+    assert empty == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"A=1\nB='never ends\n", "line 2"),
+        (b"A=1\n\n=x\n", "line 3"),
+        (b"A=\xff\n", "UTF-8"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, empty, content, problem):
+    (tmp_path / ".env").write_bytes(content)
+    with pytest.raises(SystemExit, match=rf"^Configuration error: \.env .*{problem}"):
+        env.load_dotenv(tmp_path / ".env")
