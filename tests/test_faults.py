@@ -24,7 +24,7 @@ from django.test import Client as InProcess
 
 from tests.client import API
 from tests.database_plugin import LiveServer, open_live_server
-from tests.live import OPERATIONS, TASKS, Answer, Client, Load, Row, at_once
+from tests.live import OPERATIONS, TASKS, Answer, Client, Load, Row, at_once, lock, waiting
 from tests.servers import PostgreSQL, wait_until
 from todo_project import database
 from todo_project.postgresql.base import Connection
@@ -100,19 +100,6 @@ def end_sessions(server: LiveServer) -> None:
 
 def rows(server: LiveServer) -> list[tuple[Any, ...]]:
     return server.postgres.execute("SELECT * FROM tasks_task ORDER BY id", database=server.database)
-
-
-@contextmanager
-def lock(server: LiveServer, sql: str = "LOCK TABLE tasks_task") -> Iterator[None]:
-    with psycopg.connect(server.database_url) as session:
-        session.execute(sql.encode())
-        yield
-
-
-def waiting(server: LiveServer) -> int:
-    """Number of statements that wait for a lock."""
-    sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
-    return int(server.postgres.execute(sql, [server.database])[0][0])
 
 
 def is_refused(answer: Answer, code: str = "database_unavailable") -> bool:

@@ -1,0 +1,141 @@
+"""Processes and threads come, go and race: nothing acknowledged is lost, nothing cut off."""
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.client import Json
+from tests.database_plugin import LiveServer, open_live_server
+from tests.live import TASKS, Client, Load, at_once, lock, waiting
+from tests.servers import Gunicorn, wait_until
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LiveServer]:
+    with open_live_server() as server:
+        yield server
+
+
+def kill_worker(server: LiveServer) -> None:
+    os.kill(server.worker_pids()[0], signal.SIGKILL)
+
+
+def end_worker(server: LiveServer) -> None:
+    os.kill(server.worker_pids()[0], signal.SIGTERM)
+
+
+def restart_workers(server: LiveServer) -> None:
+    os.kill(server.pid, signal.SIGHUP)
+
+
+def end_service(server: LiveServer) -> None:
+    assert server.stop() == 0
+    server.start()
+
+
+def kill_service(server: LiveServer) -> None:
+    server.kill()
+    server.start()
+
+
+@pytest.mark.parametrize(
+    ("strike", "replaced"),
+    [
+        (kill_worker, 1),
+        (end_worker, 1),
+        (restart_workers, 2),
+        (end_service, 2),
+        (kill_service, 2),
+    ],
+)
+def test_what_was_acknowledged_is_there_and_nothing_twice(
+    server: LiveServer, strike: Callable[[LiveServer], None], replaced: int
+) -> None:
+    before = set(server.worker_pids())
+
+    def is_replaced() -> bool:
+        now = set(server.worker_pids())
+        return len(now) == len(before) and len(now - before) == replaced
+
+    load = Load(server)
+    with load.running():
+        assert wait_until(lambda: load.answers > 500)
+        strike(server)
+        assert wait_until(is_replaced)
+        answers = load.answers
+        assert wait_until(lambda: load.answers > answers + 500)
+    # With the service itself end connections that it never accepted; their requests never began.
+    load.verify(cut_off=strike in (kill_worker, kill_service))
+    assert set(load.statuses) == {200, 201}
+    if strike in (end_worker, restart_workers):  # the others listen on, so that nobody notices
+        assert load.broken == 0
+
+
+def test_a_request_in_flight_is_answered_before_the_service_ends() -> None:
+    with (
+        open_live_server(WEB_CONCURRENCY="1", WEB_THREADS="8") as server,
+        ThreadPoolExecutor(9) as pool,
+    ):
+        with lock(server):
+            asked = [pool.submit(create, server) for _ in range(8)]
+            assert wait_until(lambda: waiting(server) == 8, 3)
+            ended = pool.submit(server.stop)
+            assert wait_until(lambda: "Handling signal: term" in server.log(), 3)
+        made = {future.result()["id"] for future in asked}
+        assert ended.result() == 0
+        found = server.postgres.execute("SELECT id::text FROM tasks_task", database=server.database)
+    assert made == {id for (id,) in found}
+
+
+def create(server: Gunicorn) -> Json:
+    with Client(server) as client:
+        return client.create()
+
+
+@pytest.mark.parametrize("vendor", ["postgresql", "sqlite"])
+def test_no_toggle_is_lost_among_200_threads(vendor: str) -> None:
+    with open_live_server(vendor) as server, Client(server) as client:
+        task = client.create()
+        path = f"{TASKS}/{task['id']}"
+
+        def toggle_twice(_: int) -> list[Json]:
+            with Client(server) as each:
+                answers = [each.ask("PATCH", f"{path}/complete") for _ in range(2)]
+            assert [answer.status for answer in answers] == [200, 200]
+            return [answer.json() for answer in answers]
+
+        told = [answer for both in at_once(200, toggle_twice) for answer in both]
+        after = client.ask("GET", path).json()
+    # In the order of their moments each saw the one before it, so none was lost on the way.
+    told.sort(key=lambda answer: answer["updated_at"])
+    assert [answer["is_completed"] for answer in told] == [True, False] * 200
+    assert len({answer["updated_at"] for answer in told}) == 400
+    assert after == {**task, "updated_at": told[-1]["updated_at"]}
+
+
+@pytest.mark.parametrize("vendor", ["postgresql", "sqlite"])
+def test_two_services_on_one_database_are_one(vendor: str) -> None:
+    """Also as they follow each other's links, and agree on who made what with which key."""
+    with (
+        open_live_server(vendor) as first,
+        Gunicorn(first.environment) as second,
+        Client(first) as one,
+        Client(second) as other,
+    ):
+        key = {"Idempotency-Key": "one"}
+        task = one.create(headers=key)
+        assert other.create(headers=key) == task
+        other.create("Buy bread")
+        page = one.ask("GET", f"{TASKS}?limit=1&ordering=created_at")
+        assert page.json() == [task]
+        link = re.search('<([^>]*)>; rel="next"', page.headers["Link"])
+        assert link
+        assert [task["title"] for task in other.ask("GET", link[1]).json()] == ["Buy bread"]
+        toggled = other.ask("PATCH", f"{TASKS}/{task['id']}/complete")
+        assert one.ask("GET", f"{TASKS}/{task['id']}").json() == toggled.json()
