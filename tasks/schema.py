@@ -228,21 +228,20 @@ _CALL = _MILK | {
 # Links --------------------------------------------------------------------------------------
 
 
-def _links(user_id: str, id: str, tag: str | None) -> dict[str, Schema]:
-    """From a response with a task in it to what can be done with the task."""
-    prefix = "" if tag else "First"
-    links: dict[str, Schema] = {}
+def _links() -> dict[str, Schema]:
+    """From a response with a task in it to what can be done with that task."""
+    owner = {"user_id": "$response.body#/user_id"}
+    links: dict[str, Schema] = {"ListTasks": {"operationId": "listTasks", "parameters": owner}}
     for operation_id in ("getTask", "replaceTask", "updateTask", "completeTask", "deleteTask"):
-        parameters = {"user_id": user_id, "id": id}
-        if tag and operation_id != "getTask":
-            parameters["If-Match"] = tag
-        name = prefix + operation_id[0].upper() + operation_id[1:]
+        parameters = owner | {"id": "$response.body#/id"}
+        if operation_id != "getTask":
+            parameters["If-Match"] = "$response.header.ETag"
+        name = operation_id[0].upper() + operation_id[1:]
         links[name] = {"operationId": operation_id, "parameters": parameters}
     return links
 
 
-_FROM_TASK = _links("$response.body#/user_id", "$response.body#/id", "$response.header.ETag")
-_FROM_LIST = _links("$request.path.user_id", "$response.body#/0/id", None)
+_LINKS = _links()
 
 # Operations ---------------------------------------------------------------------------------
 
@@ -276,7 +275,6 @@ list_tasks = operation(
         304: _NOT_MODIFIED,
     },
     problems=("BadParameters", *_EVERYWHERE),
-    links=_FROM_LIST,
 )
 create_task = operation(
     "createTask",
@@ -297,7 +295,7 @@ create_task = operation(
         201: ("The new task.", TaskSerializer, ["ETag", "Location"], {"new": _MILK}),
     },
     problems=("BadNewTask", "InvalidNewTask", *_WITH_BODY),
-    links=_FROM_TASK,
+    links=_LINKS,
 )
 get_task = operation(
     "getTask",
@@ -310,7 +308,7 @@ get_task = operation(
         304: _NOT_MODIFIED,
     },
     problems=("BadPath", "NotFound", *_EVERYWHERE),
-    links=_FROM_TASK,
+    links=_LINKS,
 )
 replace_task = operation(
     "replaceTask",
@@ -324,7 +322,7 @@ replace_task = operation(
     },
     responses={200: ("The task, replaced.", TaskSerializer, ["ETag"], {"done": _DONE})},
     problems=("BadBody", "NotFound", "PreconditionFailed", "Invalid", *_WITH_BODY),
-    links=_FROM_TASK,
+    links=_LINKS,
 )
 update_task = operation(
     "updateTask",
@@ -344,7 +342,7 @@ update_task = operation(
         )
     },
     problems=("BadBody", "NotFound", "PreconditionFailed", "Invalid", *_WITH_BODY),
-    links=_FROM_TASK,
+    links=_LINKS,
 )
 delete_task = operation(
     "deleteTask",
@@ -367,5 +365,5 @@ complete_task = operation(
     request_examples={"complete": {"is_completed": True}, "reopen": {"is_completed": False}},
     responses={200: ("The task, done or open again.", TaskSerializer, ["ETag"], {"done": _DONE})},
     problems=("BadBody", "NotFound", "PreconditionFailed", "Invalid", *_WITH_BODY),
-    links=_FROM_TASK,
+    links=_LINKS,
 )

@@ -1,0 +1,35 @@
+"""What test_schemathesis.py has schemathesis load: the requests that may be refused after all.
+
+A document can say what a well-formed request is, not which tags, keys and cursors are good just
+now. So three refusals of well-formed requests are right, and no others:
+
+- 412 on an `If-Match` that was made up, or that another request has overtaken;
+- 422 on an `Idempotency-Key` that was used before, for another payload;
+- 400 on a cursor that the service did not make for this very list.
+"""
+
+import schemathesis
+from schemathesis import Case, CheckContext, Response
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+
+@schemathesis.check
+def acceptance_but_for_three_refusals(
+    ctx: CheckContext, response: Response, case: Case
+) -> bool | None:
+    """schemathesis's own check, which is switched off under its own name."""
+    return None if refused_rightly(response) else positive_data_acceptance(ctx, response, case)
+
+
+def refused_rightly(response: Response) -> bool:
+    if response.status_code not in (400, 412, 422):
+        return False
+    problem = response.json()
+    match problem["code"]:
+        case "precondition_failed":
+            return "If-Match" in response.request.headers
+        case "idempotency_key_reused":
+            return "Idempotency-Key" in response.request.headers
+        case "invalid_cursor":
+            return [error["field"] for error in problem["errors"]] == ["cursor"]
+    return False
