@@ -1,9 +1,11 @@
 """Tasks for operators."""
 
+import re
 from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.widgets import AdminTextareaWidget
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
@@ -11,7 +13,19 @@ from tasks.models import Task
 from todo_project.converters import parse_uuid
 
 
+class LinesField(forms.CharField):
+    """Text kept to the letter, though browsers send every line break as CRLF."""
+
+    def to_python(self, value: Any) -> Any:
+        return re.sub(r"\r\n?", "\n", super().to_python(value))
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return self.to_python(initial) != self.to_python(data)
+
+
 class TaskForm(forms.ModelForm):
+    description = LinesField(required=False, strip=False, widget=AdminTextareaWidget)
+
     class Meta:
         model = Task
         fields = ["title", "description", "is_completed"]
