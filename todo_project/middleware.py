@@ -121,6 +121,15 @@ def read_body(request: HttpRequest) -> bool:
     return True
 
 
+def page_policy(form_action: str) -> str:
+    """The Content-Security-Policy (W3C, level 3) of a page: all of it comes from this service,
+    nothing is inline, and nobody frames it. `data:` images are the icons in style sheets."""
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        f"connect-src 'self'; form-action {form_action}; frame-ancestors 'none'; base-uri 'none'"
+    )
+
+
 class AdminOnly:
     """Mixin: the middleware acts on the admin's paths alone."""
 
@@ -131,7 +140,13 @@ class AdminOnly:
 
 
 class AdminCommonMiddleware(AdminOnly, CommonMiddleware):
-    pass
+    """Sets the policy of the admin's pages besides: of its middlewares it is the outermost."""
+
+    def process_response(
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        response["Content-Security-Policy"] = page_policy(form_action="'self'")
+        return super().process_response(request, response)
 
 
 class AdminSessionMiddleware(AdminOnly, SessionMiddleware):

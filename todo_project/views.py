@@ -18,6 +18,7 @@ from rest_framework.views import APIView
 
 from todo_project import database, openapi
 from todo_project.media import JSONRenderer, Negotiation, OneRenderer
+from todo_project.middleware import page_policy
 from todo_project.problems import BadRequest, ContentTooLarge, ServiceUnavailable
 
 logger = logging.getLogger(__name__)
@@ -104,4 +105,6 @@ class DocsView(Probe):
 
     @extend_schema(exclude=True)
     def get(self, request: Request) -> HttpResponse:
-        return render(request, "todo_project/docs.html")
+        response = render(request, "todo_project/docs.html")
+        response["Content-Security-Policy"] = page_policy(form_action="'none'")
+        return response
