@@ -17,7 +17,7 @@ class LinesField(forms.CharField):
     """Text kept to the letter, though browsers send every line break as CRLF."""
 
     def to_python(self, value: Any) -> Any:
-        return re.sub(r"\r\n?", "\n", super().to_python(value))
+        return re.sub(r"\r\n?", "\n", super().to_python(value) or "")
 
     def has_changed(self, initial: Any, data: Any) -> bool:
         return self.to_python(initial) != self.to_python(data)
