@@ -32,6 +32,9 @@ CANCEL_GRACE = 0.4
 SHORTEST_CONNECT = 2
 """Seconds; psycopg rounds a shorter `connect_timeout` up to this, and takes whole ones only."""
 
+LOCK_TIMEOUT = 3
+"""Seconds that a migration waits for each of its locks; less than a request's time."""
+
 
 class Connection(psycopg.Connection):
     """A psycopg connection whose waits end with the request's deadline."""
@@ -120,7 +123,26 @@ def resolve(host: str, seconds: float) -> list[str]:
     return answer
 
 
+class SchemaEditor(base.DatabaseSchemaEditor):
+    """Gives up when a lock is not to be had.
+
+    A migration that waits for a lock makes every later statement on the table wait behind it, so
+    it must wait for less than a request's `BUDGET`. Set for the transaction alone, so it holds
+    behind a pooler too and stays with nobody. Migrations outside a transaction (indexes made
+    concurrently) are without: they block nobody while they wait, and giving up would leave an
+    invalid index behind.
+    """
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        if self.atomic_migration:
+            self.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
+        return self
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
+    SchemaEditorClass = SchemaEditor
+
     def get_connection_params(self) -> dict[str, Any]:
         params = {"connect_timeout": 10, **super().get_connection_params()}
         adapters = AdaptersMap(params["context"])

@@ -1,0 +1,59 @@
+"""Every migration's SQL for PostgreSQL, read by squawk: `python -m tests.migration_lint`.
+
+Exits with 1 and squawk's own words where a migration would hold up a table in use.
+"""
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import django
+from django.core.management import call_command
+from django.db.migrations.loader import MigrationLoader
+
+from tests.database_plugin import ENVIRONMENT
+from tests.servers import PostgreSQL
+
+APP = "tasks"
+EXCLUDED = [
+    # What others wait for is the lock, and lock_timeout bounds that. Statements that are slow under
+    # a lock have rules of their own, and an index made concurrently must take its time.
+    "require-statement-timeout",
+]
+# An index made concurrently waits for a lock that holds up neither readers nor writers. One that
+# gives up stays behind invalid, and IF NOT EXISTS would take that for the index.
+CONCURRENTLY = re.compile(r"^(?=(CREATE|CREATE UNIQUE|DROP) INDEX CONCURRENTLY)", re.MULTILINE)
+CONCURRENTLY_EXCLUDED = "require-lock-timeout, prefer-robust-stmts"
+
+
+def lint_migrations() -> int:
+    """Lint them on a throw-away PostgreSQL, and return squawk's exit status."""
+    settings = os.environ.get("DJANGO_SETTINGS_MODULE", ENVIRONMENT["DJANGO_SETTINGS_MODULE"])
+    squawk = shutil.which("squawk", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if squawk is None:
+        sys.exit("squawk is missing: pip install -r requirements-dev.txt")
+    with PostgreSQL() as server:
+        os.environ.update(ENVIRONMENT, DATABASE_URL=server.url(), DJANGO_SETTINGS_MODULE=settings)
+        django.setup()
+        # In a folder of the server's, which ends with it. The file's name says which migration.
+        folder = server.folder / "sql"
+        folder.mkdir()
+        loader = MigrationLoader(None)
+        names = sorted(name for app, name in loader.disk_migrations if app == APP)
+        for name in names:
+            sql = io.StringIO()
+            call_command("sqlmigrate", APP, name, no_color=True, stdout=sql)
+            (folder / f"{name}.sql").write_text(
+                CONCURRENTLY.sub(f"-- squawk-ignore {CONCURRENTLY_EXCLUDED}\n", sql.getvalue())
+            )
+        command = [squawk, "--reporter=gcc", f"--exclude={','.join(EXCLUDED)}"]
+        files = [f"{name}.sql" for name in names]
+        return subprocess.run([*command, *files], cwd=folder, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(lint_migrations())

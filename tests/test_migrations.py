@@ -1,0 +1,103 @@
+"""Migrations go past the pooler, wait for no lock for long, and are safe on a table in use."""
+
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.database_plugin import ENVIRONMENT, open_live_server
+from tests.live import TASKS, Client, lock, waiting
+from tests.proxy import Proxy
+from tests.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT, PostgreSQL, wait_until
+
+pytestmark = pytest.mark.live
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        env={**CLEAN_ENVIRONMENT, **ENVIRONMENT, **environment},
+        cwd=PROJECT_ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_migrate_goes_to_the_unpooled_server(postgres: PostgreSQL) -> None:
+    url = postgres.create_database("unpooled")
+    with Proxy(postgres.port) as pooled, Proxy(postgres.port) as unpooled:
+        urls = {"DATABASE_URL": pooled.url(url), "DATABASE_URL_UNPOOLED": unpooled.url(url)}
+        done = run("manage.py", "migrate", **urls)
+        assert done.returncode == 0, done.stderr
+        assert pooled.connections == 0
+        assert any("tasks_task" in statement for statement in unpooled.statements)
+        # Other commands, and `migrate` where it is told so, stay on the service's own.
+        unpooled.reset()
+        done = run("manage.py", "migrate", "--check", "--database=default", **urls)
+        assert done.returncode == 0, done.stderr
+        assert (unpooled.connections, pooled.connections) == (0, 1)
+
+
+@pytest.mark.parametrize("via_pgbouncer", [False, True])
+def test_a_migration_gives_up_behind_a_held_lock(via_pgbouncer: bool) -> None:
+    """In less than a request's time, so that requests which queue up behind it are served."""
+    with open_live_server(via_pgbouncer=via_pgbouncer) as server, Client(server) as client:
+        task = client.create()
+        environment = {"DATABASE_URL": server.environment["DATABASE_URL"]}
+        with lock(server, "SELECT 1 FROM tasks_task"), ThreadPoolExecutor() as pool:
+            migrating = pool.submit(run, "manage.py", "migrate", "tasks", "zero", **environment)
+            assert wait_until(lambda: waiting(server) == 1, 10)
+            answer = client.ask("GET", f"{TASKS}/{task['id']}")
+            done = migrating.result()
+        assert (answer.status, answer.json()) == (200, task)
+        assert done.returncode == 1
+        assert re.search("^CommandError: .* lock timeout.*: another session", done.stderr, re.M)
+        assert "Traceback" not in done.stderr
+        assert client.ask("GET", "/readyz").status == 200
+        # Nothing stayed in a session that a pooler hands on.
+        sql = "SELECT current_setting('lock_timeout')"
+        with psycopg.connect(environment["DATABASE_URL"]) as session:
+            assert session.execute(sql).fetchall() == [("0",)]
+
+
+UNSAFE = """
+from django.contrib.postgres import operations
+from django.db import migrations, models
+
+class Migration(migrations.Migration):
+    dependencies = [("tasks", "0001_create_task")]
+    operations = [
+        migrations.AddIndex("task", models.Index(fields=["user_id", "title"], name="by_title")),
+    ]
+"""
+
+
+SAFE = UNSAFE.replace("migrations.AddIndex", "operations.AddIndexConcurrently").replace(
+    "    dependencies", "    atomic = False\n    dependencies"
+)
+
+
+@pytest.mark.parametrize(
+    ("migration", "status", "told"),
+    [(UNSAFE, 1, r"0002_more\.sql:.* require-concurrent-index-creation"), (SAFE, 0, "^$")],
+    ids=["unsafe", "safe"],
+)
+def test_the_linter_rejects_an_unsafe_migration(
+    tmp_path: Path, migration: str, status: int, told: str
+) -> None:
+    shutil.copytree(PROJECT_ROOT / "tasks" / "migrations", tmp_path / "more")
+    (tmp_path / "more" / "0002_more.py").write_text(migration)
+    (tmp_path / "more_settings.py").write_text(
+        "from todo_project.settings import *\nMIGRATION_MODULES = {'tasks': 'more'}\n"
+    )
+    environment = {"PYTHONPATH": str(tmp_path), "DJANGO_SETTINGS_MODULE": "more_settings"}
+    done = run("-m", "tests.migration_lint", **environment)
+    assert done.returncode == status, done.stderr
+    assert re.search(told, done.stdout)
