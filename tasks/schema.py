@@ -113,8 +113,12 @@ class InputExtension(OpenApiSerializerExtension):
 OWNER = "a11ce000-0000-4000-8000-000000000001"
 
 
-def _parameter(where: str, name: str, schema: Schema, description: str, **more: Any) -> Schema:
-    return {"in": where, "name": name, "description": description, "schema": schema, **more}
+def _parameter(where: str, name: str, schema: Schema, description: str, example: Any) -> Schema:
+    parameter = {"in": where, "name": name, "description": description, "schema": schema}
+    if where == "path":
+        return parameter | {"required": True, "example": example}
+    # With the schema, and not the parameter: there Swagger UI would send it unasked.
+    return parameter | {"schema": schema | {"examples": [example]}}
 
 
 _UUID = {"type": "string", "format": "uuid"}
@@ -125,8 +129,7 @@ _BY_OWNER = {
         "user_id",
         _UUID,
         "The owner, who is the subject of the token.",
-        required=True,
-        example=OWNER,
+        OWNER,
     ),
 }
 _BY_TASK = _BY_OWNER | {
@@ -135,8 +138,7 @@ _BY_TASK = _BY_OWNER | {
         "id",
         _UUID,
         "The task.",
-        required=True,
-        example="019ca8d9-a8c0-7000-8000-000000000001",
+        "019ca8d9-a8c0-7000-8000-000000000001",
     ),
 }
 _LISTING = {
@@ -145,28 +147,28 @@ _LISTING = {
         "is_completed",
         {"type": "boolean"},
         "Only what is done, or only what is not.",
-        example=False,
+        False,
     ),
     "Search": _parameter(
         "query",
         "search",
         {"type": "string", "minLength": 1, "maxLength": SEARCH_LENGTH, "pattern": NO_NULLS},
         "Only tasks with this text in their title or description, in upper or lower case.",
-        example="milk",
+        "milk",
     ),
     "Ordering": _parameter(
         "query",
         "ordering",
         {"type": "string", "enum": list(ORDERINGS), "default": ORDERINGS[0]},
         "The order: a field, downwards with `-`. Titles go by code point.",
-        example="-created_at",
+        "-created_at",
     ),
     "Limit": _parameter(
         "query",
         "limit",
         {"type": "integer", "minimum": 1, "maximum": MOST, "default": MOST},
         "Tasks on a page. May change from page to page.",
-        example=100,
+        100,
     ),
     "Cursor": _parameter(
         "query",
@@ -174,6 +176,7 @@ _LISTING = {
         {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
         "Where the page begins: follow the `Link` header instead of making one. It holds for the "
         "same owner, ordering and filters.",
+        "q0oTnJ7gqz4Yw1cS",
     ),
 }
 _IF_MATCH = {
@@ -182,7 +185,7 @@ _IF_MATCH = {
         "If-Match",
         _TAG,
         "Do it only if the task still has this `ETag`, or one of several; `*` for any.",
-        example='"2026-03-01T09:30:00.000000Z"',
+        '"2026-03-01T09:30:00.000000Z"',
     ),
 }
 _IF_NONE_MATCH = {
@@ -191,7 +194,7 @@ _IF_NONE_MATCH = {
         "If-None-Match",
         _TAG,
         "Answer 304 without a body if the `ETag` is still this, or one of several.",
-        example='"2026-03-01T09:29:00.000000Z"',
+        '"2026-03-01T09:29:00.000000Z"',
     ),
 }
 _IDEMPOTENCY_KEY = {
@@ -201,7 +204,7 @@ _IDEMPOTENCY_KEY = {
         {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
         "Makes the request safe to send again: as long as the task exists, the same key with the "
         "same payload answers 201 with that task, as it is by now, and makes no second.",
-        example="8d7a8f0e-2f2c-4d8e-9a31-5b1f3c6f2c11",
+        "8d7a8f0e-2f2c-4d8e-9a31-5b1f3c6f2c11",
     ),
 }
 
