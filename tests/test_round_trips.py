@@ -1,12 +1,15 @@
 """One round trip to the database per request, and none where none is needed: at the socket."""
 
+import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from tests.database_plugin import LiveServer, open_live_server
 from tests.live import HEAD_AND_OPTIONS, OPERATIONS, REFUSED, Client, Row, route, routes
+from tests.servers import PostgreSQL, ServerError
 
 pytestmark = pytest.mark.live
 
@@ -22,14 +25,61 @@ DOCUMENTS = [
 ROWS = OPERATIONS + HEAD_AND_OPTIONS + REFUSED + PROBES + DOCUMENTS
 
 
+ONE_THREAD = {"WEB_CONCURRENCY": "1", "WEB_THREADS": "1"}  # so that one connection serves all
+
+
 @pytest.fixture(scope="module", params=["direct", "pgbouncer"])
 def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
-    """One thread, so that one connection serves all; the proxy is next to the service."""
+    """The proxy is next to the service."""
     through = request.param == "pgbouncer"
-    one = {"WEB_CONCURRENCY": "1", "WEB_THREADS": "1"}
-    with open_live_server(via_pgbouncer=through, proxy=True, **one) as live:
+    with open_live_server(via_pgbouncer=through, proxy=True, **ONE_THREAD) as live:
         assert live.proxy.connections == 0  # neither start nor health check has asked for any
         yield live
+
+
+@pytest.fixture(scope="module")
+def encrypted() -> Iterator[PostgreSQL]:
+    """A server with TLS, and a certificate for `localhost` that is its own root."""
+    with ExitStack() as stack:
+        server = PostgreSQL()
+        stack.callback(server.close)
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1"
+        command += " -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout - -out root"
+        done = subprocess.run(
+            command.split(), cwd=server.folder, check=True, capture_output=True, text=True
+        )
+        server._write("key", done.stdout).chmod(0o600)
+        files = {"ssl_key_file": server.folder / "key", "ssl_cert_file": server.folder / "root"}
+        server.settings |= {"ssl": "on", **files}
+        try:
+            server.start()
+        except ServerError as error:
+            if "SSL is not supported by this build" in str(error):
+                pytest.skip("this PostgreSQL is built without TLS")
+            raise
+        yield server
+
+
+def test_tls_costs_no_round_trip_and_no_reconnection(encrypted: PostgreSQL) -> None:
+    """With the certificate verified. A session ticket, which the server sends unasked, would look
+    like the good-bye for which the health check looks at the socket."""
+    with open_live_server(postgres=encrypted, proxy=True, **ONE_THREAD) as server:
+        server.stop()
+        url = server.environment["DATABASE_URL"].replace("127.0.0.1", "localhost")
+        server.environment["DATABASE_URL"] = (
+            f"{url}?sslmode=verify-full&sslrootcert={encrypted.folder}/root"
+        )
+        server.start()
+        with Client(server) as client:
+            client.create()
+            server.proxy.reset()
+            for row in OPERATIONS:
+                task = client.create()
+                assert row.ask(client, task).status == row.status
+            assert (server.proxy.connections, server.proxy.round_trips) == (0, 2 * len(OPERATIONS))
+            sessions = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
+            sessions += " WHERE ssl AND application_name = 'todo'"
+            assert encrypted.execute(sessions) == [(1,)]
 
 
 def test_every_route_has_a_row() -> None:
