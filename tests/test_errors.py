@@ -8,6 +8,7 @@ import uuid
 import pytest
 from django.db import transaction
 from django.test import Client
+from django.urls import get_resolver, resolve
 
 from tasks.views import TaskViewSet
 from tests.client import ALICE, API, NOBODYS
@@ -154,8 +155,15 @@ ALLOWED = {
     f"{MISSING}/complete": "PATCH, OPTIONS",
     "/healthz": "GET, HEAD, OPTIONS",
     "/readyz": "GET, HEAD, OPTIONS",
+    "/api/schema": "GET, HEAD, OPTIONS",
+    "/api/docs": "GET, HEAD, OPTIONS",
 }
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"]
+
+
+def test_no_route_is_missing_here():
+    names = {name for name in get_resolver().reverse_dict if isinstance(name, str)}
+    assert names == {resolve(path).url_name for path in ALLOWED}
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
@@ -230,6 +238,16 @@ def test_both_slash_forms_answer_the_same(api, method, route, body, status):
         answers.append(re.sub(r"[0-9a-f]{8}-[-0-9a-f]{27}|\d{4}-[-0-9:.T]+Z", "…", answer))
     assert answers[0] == answers[1]
     assert api.get(TASKS) == tasks[::-1]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/api/schema", "/api/docs"])
+def test_both_slash_forms_outside_the_tasks_answer_the_same(api, path):
+    for method in ("GET", "HEAD", "OPTIONS"):
+        answers = []
+        for slash in ("", "/"):
+            content = api.request(method, path + slash)
+            answers.append((content, {**api.last.headers, "X-Request-ID": None}))
+        assert answers[0] == answers[1]
 
 
 # Accept, hosts, request ids --------------------------------------------------------------------
