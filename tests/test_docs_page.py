@@ -1,0 +1,157 @@
+"""/api/docs and the admin in a real browser, under their strict Content-Security-Policy.
+
+Every test fails on an error in the console, a violation of the policy, or a request to another
+host. Screenshots go to the test's folder, or to that named in SCREENSHOTS.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
+
+from tests.client import ALICE
+from tests.database_plugin import ENVIRONMENT, LiveServer, open_live_server
+from tests.issuer import SECRET, bearer, by_secret
+from tests.live import Client
+from tests.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
+
+pytestmark = pytest.mark.live
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+# As root Chromium has no sandbox, and it shall talk to nobody but the service.
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+ARGUMENTS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+REPORT_VIOLATIONS = """
+    document.addEventListener("securitypolicyviolation", (event) =>
+        console.error(`policy violated: ${event.violatedDirective} by ${event.blockedURI}`));
+"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        reason = f"none of {', '.join(PROGRAMS)} is installed"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+
+
+@pytest.fixture
+def page(chromium: Browser, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page that has nothing to complain about when the test is over."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 1000})
+    context.add_init_script(REPORT_VIOLATIONS)
+    complaints: list[str] = []
+    origins: set[str] = set()
+
+    def hear(message: ConsoleMessage) -> None:
+        # Chromium's own line about a status of 400 or more, which a test may well want.
+        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+            complaints.append(message.text)
+
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    page.on("console", hear)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda sent: origins.add("/".join(sent.url.split("/")[:3])))
+    yield page
+    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
+    page.screenshot(path=folder / f"{request.node.name}.png")
+    context.close()
+    assert complaints == []
+    assert len({origin for origin in origins if not origin.startswith("data:")}) == 1
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LiveServer]:
+    with open_live_server(AUTH_MODE="jwt", JWT_SECRET=SECRET, WEB_CONCURRENCY="1") as server:
+        yield server
+
+
+def test_try_it_out_works_with_a_token(server: LiveServer, page: Page) -> None:
+    page.goto(f"{server.base_url}/api/docs/")
+    give_token(page)
+    page.get_by_role("button", name="Close").click()
+
+    operation = page.locator("#operations-tasks-createTask")
+    operation.locator(".opblock-summary-control").click()
+    operation.get_by_placeholder("user_id").fill(ALICE)
+    operation.get_by_role("button", name="Execute").click()
+    answer = operation.locator(".live-responses-table")
+    expect(answer.locator(".response-col_status").last).to_contain_text("201")
+    expect(answer).to_contain_text('"title": "Buy milk"')
+    answer.scroll_into_view_if_needed()
+    with Client(server) as client:
+        listed = client.ask("GET", f"/api/{ALICE}/tasks", headers=bearer(by_secret())).json()
+    assert [task["title"] for task in listed] == ["Buy milk"]
+
+
+def test_a_reload_forgets_the_token(server: LiveServer, page: Page) -> None:
+    page.goto(f"{server.base_url}/api/docs")
+    give_token(page)
+    assert page.evaluate("localStorage.length + sessionStorage.length") == 0
+    page.reload()
+    page.get_by_role("button", name="Authorize").click()
+    expect(token_input(page)).to_have_value("")
+
+
+def token_input(page: Page) -> Locator:
+    return page.locator(".auth-container input")
+
+
+def give_token(page: Page) -> None:
+    page.get_by_role("button", name="Authorize").click()
+    token_input(page).fill(by_secret())
+    page.get_by_label("Apply credentials").click()
+    expect(page.locator(".auth-container")).to_contain_text("Authorized")
+
+
+def test_the_admin_works_under_its_policy(
+    live_server_factory: Callable[..., LiveServer], page: Page
+) -> None:
+    # Over plain HTTP the browser would not send a cookie that is for HTTPS alone.
+    server = live_server_factory(DEBUG="true")
+    create_operator(server)
+    with Client(server) as client:
+        client.create("Buy milk")
+        client.create("Call Bob")
+
+    page.goto(f"{server.base_url}/admin/")
+    page.get_by_label("Username:").fill("operator")
+    page.get_by_label("Password:").fill("correct horse battery")
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("link", name="Tasks", exact=True).last.click()
+    expect(page.locator("#result_list tbody tr")).to_have_count(2)
+    page.screenshot(
+        path=Path(os.environ["SCREENSHOTS"]) / "list.png"
+    ) if "SCREENSHOTS" in os.environ else None
+
+    page.get_by_role("link", name="Buy milk").click()
+    page.get_by_label("Completed").check()
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator(".messagelist .success")).to_contain_text("was changed successfully")
+    page.locator("#changelist-filter").get_by_role("link", name="Yes").click()
+    expect(page.locator("#result_list tbody tr")).to_have_count(1)
+    # The box that selects all is admin's JavaScript.
+    page.locator("#action-toggle").check()
+    expect(page.locator(".action-counter")).to_contain_text("1 of 1 selected")
+    page.get_by_label("Action:").select_option("delete_selected")
+    page.get_by_role("button", name="Go").click()
+    page.get_by_role("button", name="Yes").click()
+    expect(page.locator(".messagelist .success")).to_contain_text("Successfully deleted 1 task")
+
+
+def create_operator(server: LiveServer) -> None:
+    command = [sys.executable, "manage.py", "createsuperuser", "--no-input"]
+    command += ["--username=operator", "--email=operator@example.com"]
+    password = {"DJANGO_SUPERUSER_PASSWORD": "correct horse battery"}
+    environment = ENVIRONMENT | {"DATABASE_URL": server.database_url} | password
+    subprocess.run(command, env=CLEAN_ENVIRONMENT | environment, cwd=PROJECT_ROOT, check=True)
