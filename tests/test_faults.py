@@ -193,7 +193,7 @@ def kill_pgbouncer(server: LiveServer, load: Load) -> None:
 
 
 def end_sessions_often(server: LiveServer, load: Load) -> None:
-    for _ in range(5):
+    for _ in range(3):
         end_sessions(server)
         answers = load.answers
         assert wait_until(lambda answers=answers: load.answers > answers + 50, 10)

@@ -1,14 +1,17 @@
 """One round trip to the database per request, and none where none is needed: at the socket."""
 
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+import jwt
 import pytest
 
+from tests.client import ALICE, BOB
 from tests.database_plugin import LiveServer, open_live_server
-from tests.live import HEAD_AND_OPTIONS, OPERATIONS, REFUSED, Client, Row, route, routes
+from tests.live import HEAD_AND_OPTIONS, OPERATIONS, REFUSED, TASKS, Client, Row, route, routes
 from tests.servers import PostgreSQL, ServerError
 
 pytestmark = pytest.mark.live
@@ -103,3 +106,24 @@ def test_a_request_takes_one_round_trip_and_no_session_state(server: LiveServer)
             assert verbs <= {"SELECT", "INSERT", "UPDATE", "DELETE"}, row.name
             assert len(server.proxy.statements) == row.round_trips, row.name
         assert wrong == []
+
+
+def test_a_token_is_judged_without_the_database() -> None:
+    secret = "of 32 bytes or more, as RFC 7518 has it"
+    with (
+        open_live_server(proxy=True, AUTH_MODE="jwt", JWT_SECRET=secret, **ONE_THREAD) as server,
+        Client(server) as client,
+    ):
+
+        def get(sub: str, seconds: int = 60) -> tuple[int, int]:
+            claims = {"sub": sub, "exp": int(time.time()) + seconds}
+            token = jwt.encode(claims, secret, "HS256") if sub else "none"
+            server.proxy.reset()
+            answer = client.ask("GET", TASKS, headers={"Authorization": f"Bearer {token}"})
+            return answer.status, server.proxy.round_trips
+
+        assert get(ALICE)[0] == 200
+        assert get(ALICE) == (200, 1)
+        assert get(ALICE, seconds=-60) == (401, 0)
+        assert get("") == (401, 0)
+        assert get(BOB) == (403, 0)
