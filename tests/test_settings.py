@@ -264,3 +264,9 @@ def test_a_bad_file_is_named(tmp_path, empty, content, problem):
     (tmp_path / ".env").write_bytes(content)
     with pytest.raises(SystemExit, match=rf"^Configuration error: \.env .*{problem}"):
         env.load_dotenv(tmp_path / ".env")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path, empty):
+    (tmp_path / ".env").mkdir()
+    with pytest.raises(SystemExit, match=r"^Configuration error: \.env cannot be read: "):
+        env.load_dotenv(tmp_path / ".env")

@@ -26,6 +26,8 @@ def load_dotenv(path: Path = BASE_DIR / ".env") -> None:
         text = path.open(encoding="utf-8-sig")
     except FileNotFoundError:
         return
+    except OSError as error:
+        fail(path.name, f"cannot be read: {error.strerror}")
     with text:
         try:
             # dotenv's own loader skips a line that it cannot read and goes on.
@@ -34,11 +36,11 @@ def load_dotenv(path: Path = BASE_DIR / ".env") -> None:
                     source = binding.original.string  # begins with the blank lines before it
                     blank = source[: len(source) - len(source.lstrip())]
                     line = binding.original.line + blank.count("\n")
-                    fail(str(path.name), f"line {line} is not NAME=value")
+                    fail(path.name, f"line {line} is not NAME=value")
                 if binding.key is not None:
                     os.environ.setdefault(binding.key, binding.value or "")
         except UnicodeDecodeError:
-            fail(str(path.name), "is not UTF-8")
+            fail(path.name, "is not UTF-8")
 
 
 def text(name: str, default: str | None = None) -> str | None:
