@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 
 from axes.middleware import AxesMiddleware
+from django.conf import settings
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
@@ -145,7 +146,9 @@ class AdminCommonMiddleware(AdminOnly, CommonMiddleware):
     def process_response(
         self, request: HttpRequest, response: HttpResponseBase
     ) -> HttpResponseBase:
-        response["Content-Security-Policy"] = page_policy(form_action="'self'")
+        # Django's own debug pages style themselves inline.
+        if not (settings.DEBUG and response.status_code >= 400):
+            response["Content-Security-Policy"] = page_policy(form_action="'self'")
         return super().process_response(request, response)
 
 
