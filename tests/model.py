@@ -18,8 +18,15 @@ WRITABLE = ("title", "description", "is_completed")
 READ_ONLY = ("id", "user_id", "created_at", "updated_at")
 
 
-@dataclass(frozen=True)
-class Request:
+class Brief:
+    """Shows only what is not as usual: a failing run prints many of these."""
+
+    def __repr__(self) -> str:
+        return " ".join(f"{name}={value!r}" for name, value in vars(self).items() if value)
+
+
+@dataclass(frozen=True, repr=False)
+class Request(Brief):
     verb: str  # create, list, get, replace, patch, toggle, set or delete
     owner: str
     id: str = ""
@@ -30,8 +37,8 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Answer:
+@dataclass(frozen=True, repr=False)
+class Answer(Brief):
     status: int
     body: Any = None  # of a success
     code: str | None = None  # of an error
