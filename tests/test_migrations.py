@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 from tests.database_plugin import ENVIRONMENT, open_live_server
-from tests.live import TASKS, Client, lock, waiting
+from tests.live import OPERATIONS, TASKS, Client, lock, waiting
 from tests.proxy import Proxy
-from tests.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT, PostgreSQL, wait_until
+from tests.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT, Gunicorn, PostgreSQL, wait_until
 
 pytestmark = pytest.mark.live
 
@@ -65,6 +65,37 @@ def test_a_migration_gives_up_behind_a_held_lock(via_pgbouncer: bool) -> None:
         sql = "SELECT current_setting('lock_timeout')"
         with psycopg.connect(environment["DATABASE_URL"]) as session:
             assert session.execute(sql).fetchall() == [("0",)]
+
+
+def test_the_guide_leads_from_an_empty_project_to_a_served_api(postgres: PostgreSQL) -> None:
+    """The SQL of docs/neon.md is run to the letter, by an owner who is no superuser."""
+    (sql,) = re.findall("```sql\n(.*?)```", (PROJECT_ROOT / "docs/neon.md").read_text(), re.DOTALL)
+    postgres.execute("CREATE ROLE neondb_owner LOGIN CREATEROLE")
+    postgres.create_database("neondb", "OWNER neondb_owner")
+    owner = postgres.url("neondb", "neondb_owner")
+    with psycopg.connect(owner) as session:
+        session.execute(sql)
+    urls = {"DATABASE_URL": postgres.url("neondb", "todo"), "DATABASE_URL_UNPOOLED": owner}
+    try:
+        done = run("manage.py", "migrate", **urls)
+        assert done.returncode == 0, done.stderr
+        me = {f"DJANGO_SUPERUSER_{name}": "me" for name in ("USERNAME", "PASSWORD")}
+        command = ("manage.py", "createsuperuser", "--no-input", "--email=me@example.org")
+        done = run(*command, **urls, **me)
+        assert done.returncode == 0, done.stderr
+        served = {**ENVIRONMENT, "DATABASE_URL": urls["DATABASE_URL"], "WEB_CONCURRENCY": "1"}
+        with Gunicorn(served) as server, Client(server) as client:
+            assert client.ask("GET", "/readyz").status == 200
+            for row in OPERATIONS:
+                assert row.ask(client, client.create()).status == row.status
+        with psycopg.connect(urls["DATABASE_URL"]) as session:
+            for name, value in {"statement_timeout": "5s", "lock_timeout": "3s"}.items():
+                assert session.execute(f"SHOW {name}").fetchall() == [(value,)]
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                session.execute("DROP TABLE tasks_task")
+    finally:
+        postgres.execute("DROP DATABASE neondb WITH (FORCE)")
+        postgres.execute("DROP ROLE todo, neondb_owner")
 
 
 UNSAFE = """
