@@ -74,4 +74,4 @@ def test_its_error_codes_are_those_of_the_openapi_document():
     shown = {row[1].strip("`") for row in table("## Errors")}
     missing = {code for code in shown if not re.search(rf"\b{code}\b", document)}
     # These are said outside the API: by the admin, and to a Host that is not ours.
-    assert missing <= {"csrf_failed", "invalid_host", "bad_request"}
+    assert missing <= {"csrf_failed", "invalid_host", "bad_request", "too_many_attempts"}

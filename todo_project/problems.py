@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Any, TypedDict
 
 import orjson
+from django.conf import settings
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
@@ -194,6 +195,13 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     return response(403, "csrf_failed", f"CSRF check failed. {reason}")
+
+
+def locked_out(request: HttpRequest, original: object, credentials: object) -> HttpResponse:
+    """429 for too many wrong passwords at the admin's login (django-axes' hook)."""
+    result = response(429, "too_many_attempts", "Too many wrong passwords. Try again later.")
+    result["Retry-After"] = str(round(settings.AXES_COOLOFF_TIME * 3600))
+    return result
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
