@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from django.conf import settings
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiYamlRenderer, OpenApiYamlRenderer2
 from drf_spectacular.utils import OpenApiResponse, extend_schema
@@ -363,7 +364,9 @@ def operation(
 def complete(result: Schema, **_: Any) -> Schema:
     """drf-spectacular's hook: put in place what `operation` left, and the components."""
     components = result["components"]
-    secured = "securitySchemes" in components
+    secured = settings.AUTH_MODE != "none"
+    if not secured:  # drf-spectacular has found the scheme that no operation requires
+        del components["securitySchemes"]
     shared: dict[str, Schema] = {"parameters": {}, "links": {}, "responses": {}}
     for methods in result["paths"].values():
         for method, declared in methods.items():
