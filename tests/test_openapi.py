@@ -159,4 +159,4 @@ def test_the_documentation_needs_nothing_from_elsewhere(api):
     for file in files:
         response = api.client.get(file)
         assert response.status_code == 200
-        response.close()
+        assert response.getvalue()
