@@ -1,0 +1,158 @@
+"""What production shows to strangers, and what it keeps to itself."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from django.test import Client
+
+from tests.client import ALICE
+from tests.database_plugin import ENVIRONMENT, LiveServer, open_live_server
+from tests.issuer import SECRET, bearer, by_secret
+from tests.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
+
+TASKS = f"/api/{ALICE}/tasks"
+HTTPS = {"X-Forwarded-Proto": "https"}
+PAGES = ["/admin/login/", "/api/docs"]
+PATHS = [*PAGES, TASKS, f"/api/{ALICE}/tasks/x", "/nothing", "/healthz", "/api/schema",
+         "/static/admin/css/base.css", "/static/nothing"]  # fmt: skip
+
+
+def production() -> dict[str, str]:
+    """The environment that docs/deployment.md shows, with its placeholders filled in."""
+    document = (PROJECT_ROOT / "docs/deployment.md").read_text()
+    block = re.search(r"```dotenv\n(.+?)```", document, re.DOTALL)
+    assert block
+    shown = dict(line.split("=", 1) for line in block[1].splitlines())
+    return {**shown, "SECRET_KEY": subprocess.run(
+        [sys.executable, *re.findall(r"<python3 (-c) '(.+)'>", shown["SECRET_KEY"])[0]],
+        check=True, capture_output=True, text=True,
+    ).stdout.strip()}  # fmt: skip
+
+
+def check_deploy(**changes: str) -> tuple[int, str]:
+    """Exit code and output of the check, with the environment shown and these changes."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "manage.py", "check", "--deploy", "--fail-level=WARNING"],
+        # ENVIRONMENT's empty values keep a developer's .env file out.
+        env={**CLEAN_ENVIRONMENT, **ENVIRONMENT, **production(), **changes},
+        cwd=PROJECT_ROOT, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_documented_environment_passes_djangos_check_for_deployment() -> None:
+    code, output = check_deploy()
+    assert (code, "no issues" in output) == (0, True), output
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"AUTH_MODE": "none"}, "todo.W001"),
+        ({"JWT_JWKS_URL": "http://issuer.example/jwks"}, "todo.W002"),
+        ({"DEBUG": "true"}, "security.W018"),
+        ({"SECRET_KEY": "short"}, "security.W009"),
+    ],
+)
+def test_it_warns_of_what_is_not_for_production(changes: dict[str, str], found: str) -> None:
+    code, output = check_deploy(**changes)
+    assert code == 1
+    assert found in output
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_answer_has_the_security_headers(db: None, path: str) -> None:
+    client = Client(headers=HTTPS)
+    headers = client.get(path).headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert path == "/static/admin/css/base.css" or headers["X-Frame-Options"] == "DENY"
+    assert headers["Referrer-Policy"] == "same-origin"
+    assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert not {"Server", "X-Powered-By", "Via"} & {*headers}
+    # Without TLS at the proxy: the same answer, no redirect and no promise.
+    plain = Client().get(path)
+    assert plain.status_code == client.get(path).status_code
+    assert "Strict-Transport-Security" not in plain.headers
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_run_nothing_that_is_not_from_here(db: None, path: str) -> None:
+    response = Client(headers=HTTPS).get(path)
+    assert response.status_code == 200
+    policy = dict(part.strip().split(" ", 1)
+                  for part in response["Content-Security-Policy"].split(";"))  # fmt: skip
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == "'self'"
+    assert policy["frame-ancestors"] == "'none'"
+    assert policy["base-uri"] == "'none'"
+    assert "unsafe" not in response["Content-Security-Policy"]
+    page = response.content.decode()
+    assert not re.search(r"<script(?![^>]*\bsrc=)[^>]*>\s*\S|\son\w+=|(?:src|href)=.https?:", page)
+
+
+def test_the_admins_cookies_are_out_of_reach(admin_user: Any) -> None:
+    client = Client(headers=HTTPS)
+    form = client.get("/admin/login/")
+    login = client.post("/admin/login/", {"username": admin_user.username, "password": "password"})
+    assert login.status_code == 302
+    for cookie in (form.cookies["csrftoken"], login.cookies["sessionid"]):
+        assert cookie["secure"] is True
+        assert cookie["samesite"] == "Lax"
+        assert cookie["domain"] == ""
+    assert login.cookies["sessionid"]["httponly"] is True
+
+
+def test_the_api_sets_no_cookie(api: Any) -> None:
+    api.create()
+    for path in (TASKS, "/api/docs", "/healthz", "/nothing"):
+        assert not api.client.get(path).cookies
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[LiveServer]:
+    with open_live_server(AUTH_MODE="jwt", JWT_SECRET=SECRET, WEB_CONCURRENCY="1") as server:
+        yield server
+
+
+@pytest.mark.live
+def test_nothing_says_what_serves_it(live: LiveServer) -> None:
+    with httpx.Client(base_url=live.base_url, timeout=15) as client:
+        for path in PATHS:
+            assert not {"server", "x-powered-by", "via"} & {*client.get(path).headers}, path
+
+
+@pytest.mark.live
+def test_a_fault_of_ours_shows_nothing_and_is_found_by_its_request_id(live: LiveServer) -> None:
+    token = by_secret()
+    headers = {**bearer(token), "X-Request-ID": "broken-table.1"}
+    with httpx.Client(base_url=live.base_url, headers=headers, timeout=15) as client:
+        live.postgres.execute("ALTER TABLE tasks_task RENAME TO away", database=live.database)
+        answers = [client.get(TASKS), client.post(TASKS, json={"title": "Secret title"})]
+        live.postgres.execute("ALTER TABLE away RENAME TO tasks_task", database=live.database)
+        assert client.get(TASKS).status_code == 200
+    for answer in answers:
+        assert answer.status_code == 500
+        assert answer.headers["X-Request-ID"] == "broken-table.1"
+        assert answer.json() == {
+            "type": "about:blank",
+            "title": "Internal Server Error",
+            "status": 500,
+            "detail": "The service failed; the request_id finds the log line.",
+            "code": "internal_error",
+            "request_id": "broken-table.1",
+        }
+    lines = [json.loads(line) for line in live.log().splitlines() if line.startswith("{")]
+    found = [line for line in lines if line["request_id"] == "broken-table.1"]
+    assert len(found) == 2
+    for line in found:
+        assert line["level"] == "ERROR"
+        assert 'relation "tasks_task" does not exist' in line["exc_info"]
+    for secret in (*token.split("."), "Secret title", SECRET):
+        assert secret not in live.log()
