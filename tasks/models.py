@@ -312,7 +312,10 @@ class TaskQuerySet(models.QuerySet["Task"]):
             query.search is not None,
             comparison,
         )
-        return [sql.row(row) for row in run(statement, params, read=True)]
+        # All but the default list may read everything that the owner has.
+        filtered = query.is_completed is not None or query.search is not None
+        scan = filtered or not query.ordering.endswith("created_at")
+        return [sql.row(row) for row in run(statement, params, read=True, scan=scan)]
 
     def change(
         self, id: UUID, values: Mapping[str, Any], updated_at: Iterable[str] | None = None

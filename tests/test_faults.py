@@ -8,12 +8,13 @@ import json
 import logging
 import re
 import socket
+import sqlite3
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import psycopg
@@ -22,7 +23,7 @@ from django.db import OperationalError
 from django.http import HttpRequest, HttpResponseBase
 from django.test import Client as InProcess
 
-from tests.client import API
+from tests.client import API, BOB
 from tests.database_plugin import LiveServer, open_live_server
 from tests.live import OPERATIONS, TASKS, Answer, Client, Load, Row, at_once, lock, waiting
 from tests.servers import PostgreSQL, wait_until
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.live
 
 THREADS = 8  # of a live server, in two processes
 IN_TIME = 5.0  # seconds from a thread's taking a request to its answer
+NO_TASK = {"id": "", "updated_at": ""}
 LIST, READY = OPERATIONS[0], Row("readiness", "GET", "/readyz")
 ADMIN = Row("admin", "GET", "/admin/", headers={"Cookie": "sessionid=0123456789abcdef"})
 READS = [row for row in OPERATIONS if row.method == "GET" or row.body == {}]
@@ -78,9 +80,18 @@ def ask(server: LiveServer, row: Row, task: Any, key: str = "") -> Answer:
 
 def serves(server: LiveServer) -> bool:
     """Whether every thread reads, so that each has a connection."""
-    task = {"id": "", "updated_at": ""}
-    answers = at_once(2 * THREADS, lambda _: ask(server, LIST, task))
+    answers = at_once(2 * THREADS, lambda _: ask(server, LIST, NO_TASK))
     return all(answer.status == 200 for answer in answers)
+
+
+def settle(server: LiveServer) -> None:
+    """Wait until no process has an open breaker, whichever of them one happens to ask."""
+    deadline = time.monotonic() + 3 * IN_TIME
+    failed = time.monotonic()
+    while time.monotonic() < failed + database.PAUSE + 0.2:
+        if not serves(server):
+            failed = time.monotonic()
+        assert failed < deadline
 
 
 def ready(server: LiveServer) -> dict[str, Any]:
@@ -145,6 +156,7 @@ def test_a_stopped_server_is_503_and_a_started_one_serves(server: LiveServer, mo
     server.postgres.start()
     assert wait_until(lambda: serves(server), 15)
     assert server.worker_pids() == workers
+    settle(server)
     assert all(answer.status == 503 for answer in answers)
     if hasattr(server, "pgbouncer"):
         # It keeps a statement for a server to come, so that a write's outcome is open. Those who
@@ -249,25 +261,11 @@ def frozen(server: LiveServer) -> Iterator[None]:
         server.proxy.thaw()
 
 
-def lock_first_row(server: LiveServer) -> Any:
+def lock_row(server: LiveServer) -> Any:
     return lock(server, "SELECT 1 FROM tasks_task WHERE title = 'locked' FOR UPDATE")
 
 
-@pytest.mark.parametrize(
-    ("server", "hang", "codes"),
-    [
-        ("direct", lock, {"database_unavailable"}),
-        ("pooled", lock, {"database_unavailable"}),
-        ("direct", lock_first_row, {"database_unavailable"}),
-        ("direct", frozen, {"database_unavailable", "outcome_unknown"}),
-        ("direct", paused, {"database_unavailable", "outcome_unknown"}),
-    ],
-    ids=["table", "table pooled", "row", "frozen", "paused"],
-    indirect=["server"],
-)
-def test_no_queue_builds_up_behind_a_hung_database(
-    server: LiveServer, hang: Any, codes: set[str]
-) -> None:
+def flood(server: LiveServer, hang: Any, *codes: str) -> None:
     """With three times as many clients as threads, those in the second and third turn are
     answered at once: together one wait in vain, where without a breaker it would be three."""
     ready(server)
@@ -276,7 +274,7 @@ def test_no_queue_builds_up_behind_a_hung_database(
     titles = [str(uuid.uuid4()) for _ in range(3 * THREADS)]
 
     def write(number: int) -> Answer:
-        if hang is lock_first_row or number % 2:
+        if hang is lock_row or number % 2:
             body = {"description": titles[number]}
             return ask(server, Row("update", "PATCH", TASKS + "/{task}", body), task)
         return ask(server, Row("create", "POST", TASKS, {"title": titles[number]}), task)
@@ -290,17 +288,89 @@ def test_no_queue_builds_up_behind_a_hung_database(
     assert wait_until(lambda: serves(server), IN_TIME)
     assert wait_until(lambda: waiting(server) == 0)
     assert took < 2 * IN_TIME
-    waited = [answer for answer in answers if answer.seconds > database.PATIENCE]
-    assert len(waited) >= THREADS / 2
-    told = {answer.code for answer in answers}
-    assert told - {""} == codes
-    assert hang is paused or "" not in told
+    assert sum(answer.seconds > database.PATIENCE for answer in answers) >= THREADS / 2
+    assert {answer.code for answer in answers} - {""} == set(codes)
+    assert hang is paused or all(answer.code for answer in answers)
     held = {text for row in rows(server) for text in row[2:4]}
     for title, answer in zip(titles, answers, strict=True):
         if answer.status == 503:
             assert is_refused(answer, answer.code)
         if answer.code == "database_unavailable":
             assert title not in held
+
+
+def flood_locked_file(server: LiveServer) -> None:
+    toggle = next(row for row in OPERATIONS if row.name == "toggle")
+    task = ready(server)
+    with closing(sqlite3.connect(server.database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        answers = at_once(3 * THREADS, lambda _: ask(server, toggle, task))
+        took = time.monotonic() - began
+    assert all(map(is_refused, answers))
+    assert took < 2 * IN_TIME
+    settle(server)
+    assert ask(server, Row("get", "GET", TASKS + "/{task}"), task).json() == task
+
+
+SLOW = "user_id <> '{}' OR pg_sleep(60) IS NULL"
+
+
+def search_in_vain(server: LiveServer) -> None:
+    """One owner's endless searches, staggered, refuse nobody else."""
+    ready(server)
+    for sql in (
+        f"CREATE POLICY slow ON tasks_task USING ({SLOW.format(BOB)}) WITH CHECK (true)",
+        "ALTER TABLE tasks_task ENABLE ROW LEVEL SECURITY",
+        f"INSERT INTO tasks_task VALUES (gen_random_uuid(), '{BOB}', 'x', '', false, now(), now())",
+    ):
+        server.postgres.execute(sql, database=server.database)
+    search = Row("search", "GET", f"/api/{BOB}/tasks?search=x")
+    with ThreadPoolExecutor() as pool:
+        searches = []
+        for _ in range(3):
+            searches.append(pool.submit(ask, server, search, NO_TASK))
+            time.sleep(0.3)  # not at once, or their waits would end together
+        with Client(server) as client:
+            while not all(future.done() for future in searches):
+                assert client.ask("GET", TASKS).status == 200
+            assert all(is_refused(future.result()) for future in searches)
+            assert client.ask("GET", TASKS).status == 200
+
+
+# Each waits in vain for seconds, so all do so at the same time, each on a service of its own.
+UNDONE, OPEN = "database_unavailable", "outcome_unknown"
+SCENARIOS: dict[str, tuple[dict[str, Any], Callable[[LiveServer], None]]] = {
+    "table": ({}, lambda server: flood(server, lock, UNDONE)),
+    "table behind PgBouncer": ({"via_pgbouncer": True}, lambda server: flood(server, lock, UNDONE)),
+    "row": ({}, lambda server: flood(server, lock_row, UNDONE)),
+    "network": ({"proxy": True}, lambda server: flood(server, frozen, UNDONE, OPEN)),
+    "file": ({"vendor": "sqlite"}, flood_locked_file),
+    "search": ({"user": "service"}, search_in_vain),
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes(postgres: PostgreSQL, direct: LiveServer) -> dict[str, Future[None]]:
+    def play(name: str) -> None:
+        options, scenario = SCENARIOS[name]
+        if "vendor" not in options:
+            options = {"postgres": postgres, **options}
+        with open_live_server(**options) as server:
+            scenario(server)
+
+    with ThreadPoolExecutor() as pool:
+        return {name: pool.submit(play, name) for name in SCENARIOS}  # ended by now
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_no_queue_builds_up_behind_a_hung(name: str, outcomes: dict[str, Future[None]]) -> None:
+    outcomes[name].result()
+
+
+def test_no_queue_builds_up_behind_hung_backends(direct: LiveServer) -> None:
+    flood(direct, paused, UNDONE, OPEN)
+    settle(direct)
 
 
 # Refusals ---------------------------------------------------------------------------------------
@@ -430,6 +500,8 @@ def deadline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_an_absent_name_server_does_not_outlast_the_request(
     deadline: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(database, "BUDGET", 0.2)
+    database.start_deadline()
     answered = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait() and [])
     began = time.monotonic()

@@ -25,6 +25,9 @@ PATIENCE = 1.0
 PAUSE = 1.0
 """Seconds for which the open breaker refuses everybody, before it lets one request try."""
 
+CANCELED = "57014"
+"""SQLSTATE of a statement that was cancelled, at our asking or by a time-out of the role."""
+
 READ_ONLY = "25006"
 """SQLSTATE of a write in a read-only session, such as one with a stand-by."""
 
@@ -83,7 +86,7 @@ class Breaker:
                 self._retry_at = now + BUDGET + PAUSE
 
     def settle(self, waited_in_vain: bool) -> None:
-        """Say what came of it, once for every `admit` that let pass."""
+        """Say what came of an attempt that `admit` let pass; no word leaves everything as it is."""
         if waited_in_vain:
             self._retry_at = time.monotonic() + PAUSE
         elif self._retry_at is not None:
@@ -102,10 +105,18 @@ def is_unavailable(error: BaseException) -> bool:
     return isinstance(error, (OperationalError, InterfaceError, InternalError))
 
 
-def run(sql: str, params: Sequence[Any], *, read: bool = False) -> list[tuple[Any, ...]]:
+def _sqlstate(error: BaseException) -> str | None:
+    """PostgreSQL's code of an error of Django's; None when the server did not send one."""
+    return getattr(error.__cause__, "sqlstate", None)
+
+
+def run(
+    sql: str, params: Sequence[Any], *, read: bool = False, scan: bool = False
+) -> list[tuple[Any, ...]]:
     """Run one statement in autocommit, in one round trip, and return all its rows.
 
-    All rows are fetched also where none is wanted: SQLite keeps its write lock until then.
+    All rows are fetched also where none is wanted: SQLite keeps its write lock until then. `scan`:
+    it may take long for its own sake, as a search does among very many tasks.
 
     Raises `Unavailable` or another error of which `is_unavailable` is true when nothing was done,
     and `OutcomeUnknown` when a write (not `read`) was sent and its connection then broke.
@@ -117,7 +128,10 @@ def run(sql: str, params: Sequence[Any], *, read: bool = False) -> list[tuple[An
     try:
         rows = _run(sql, params, read)
     except BaseException as error:
-        breaker.settle(is_unavailable(error) and time.monotonic() - started > PATIENCE)
+        in_vain = is_unavailable(error) and time.monotonic() - started > PATIENCE
+        # The server has obeyed, so it is there. Or one owner's searches would refuse all others.
+        if not (in_vain and scan and _sqlstate(error) == CANCELED):
+            breaker.settle(in_vain)
         raise
     breaker.settle(waited_in_vain=False)
     return rows
@@ -134,7 +148,7 @@ def _run(sql: str, params: Sequence[Any], read: bool) -> list[tuple[Any, ...]]:
         except (OperationalError, InterfaceError, InternalError) as error:
             # A server that ends a session says so with an SQLSTATE, and has then rolled back.
             # Class 08 comes from a pooler that lost its server, which knows no more than we.
-            sqlstate = getattr(error.__cause__, "sqlstate", None)
+            sqlstate = _sqlstate(error)
             # A session that began read-only stays so when the server no longer is.
             is_stale = sqlstate == READ_ONLY or not connection.is_usable()
             if connection.in_atomic_block or not is_stale:
