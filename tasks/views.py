@@ -96,7 +96,7 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
     # Helpers ------------------------------------------------------------------------------
 
     def get_serializer_class(self) -> type[BaseSerializer[Any]]:
-        """For the OpenAPI document and the browsable API's forms."""
+        """For the browsable API's forms."""
         return self.serializers_by_action.get(self.action, serializers.TaskSerializer)
 
     def get_parsers(self) -> Any:
