@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import httpx
@@ -68,8 +69,8 @@ def test_it_warns_of_what_is_not_for_production(changes: dict[str, str], found: 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_every_answer_has_the_security_headers(db: None, path: str) -> None:
-    client = Client(headers=HTTPS)
-    headers = client.get(path).headers
+    with closing(Client(headers=HTTPS).get(path)) as response:
+        headers = response.headers
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert path == "/static/admin/css/base.css" or headers["X-Frame-Options"] == "DENY"
     assert headers["Referrer-Policy"] == "same-origin"
@@ -77,9 +78,9 @@ def test_every_answer_has_the_security_headers(db: None, path: str) -> None:
     assert headers["Strict-Transport-Security"] == "max-age=31536000"
     assert not {"Server", "X-Powered-By", "Via"} & {*headers}
     # Without TLS at the proxy: the same answer, no redirect and no promise.
-    plain = Client().get(path)
-    assert plain.status_code == client.get(path).status_code
-    assert "Strict-Transport-Security" not in plain.headers
+    with closing(Client().get(path)) as plain:
+        assert plain.status_code == response.status_code
+        assert "Strict-Transport-Security" not in plain.headers
 
 
 @pytest.mark.parametrize("path", PAGES)
