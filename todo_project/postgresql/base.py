@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any, Self
 
 import psycopg
-from django.db.backends.postgresql import base
+from django.db.backends.postgresql import base, schema
 from psycopg import errors, waiting
 from psycopg.adapt import AdaptersMap
 from psycopg.types.datetime import TimestamptzLoader
@@ -123,7 +123,7 @@ def resolve(host: str, seconds: float) -> list[str]:
     return answer
 
 
-class SchemaEditor(base.DatabaseSchemaEditor):
+class SchemaEditor(schema.DatabaseSchemaEditor):
     """Gives up when a lock is not to be had.
 
     A migration that waits for a lock makes every later statement on the table wait behind it, so
