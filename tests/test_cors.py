@@ -122,6 +122,7 @@ def test_without_the_setting_no_origin_is_allowed(api: API) -> None:
     assert not [name for name in api.last.headers if name.startswith("Access-Control-")]
 
 
+@pytest.mark.live
 @pytest.mark.parametrize(
     "value",
     ["*", "https://*.example", "null", "app.example", "https://app.example/",

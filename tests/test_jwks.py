@@ -32,6 +32,9 @@ from tests.issuer import (
 )
 from tests.servers import wait_until
 
+# An issuer is a server too; but for one test, no database has a part in it.
+pytestmark = pytest.mark.live
+
 TASKS = f"/api/{ALICE}/tasks"
 OLD, NEW = Key(), Key(turn=1)
 
@@ -267,8 +270,7 @@ def test_the_key_says_which_algorithms_it_verifies(
     assert key.algorithms == algorithms
 
 
-@pytest.mark.live
-def test_live_an_issuer_down_or_slow_is_not_its_users_trouble() -> None:
+def test_an_issuer_down_or_slow_is_not_its_users_trouble() -> None:
     """Two processes of four threads each; keys and locks are each process's own.
 
     Measured on two busy cores: known users p50 0.009 s, p99 0.05 s, slowest 0.36 s, while eight
