@@ -58,6 +58,8 @@ BAD = [
     ("ALLOWED_HOSTS", {"ALLOWED_HOSTS": "a.example b.example"}),
     ("DATABASE_URL", {"DATABASE_URL": ""}),
     ("DATABASE_URL", {"DATABASE_URL": "mysql://host/db"}),
+    ("DATABASE_URL", {"DATABASE_URL": f"{NEON}?sslmode"}),
+    ("DATABASE_URL", {"DATABASE_URL": "sqlite:////no/such/folder/db.sqlite3"}),
     ("DATABASE_URL", {"DATABASE_URL": "db.sqlite3"}),
     ("DATABASE_URL", {"DATABASE_URL": "postgresql://host"}),
     ("DATABASE_URL", {"DATABASE_URL": "postgresql://host:port/db"}),

@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import dj_database_url
 from psycopg import ProgrammingError
@@ -113,10 +114,15 @@ def database(name: str, url: str) -> dict[str, Any]:
     except ValueError:
         env.fail(name, "is not a database URL")
     options = config.setdefault("OPTIONS", {})
+    for option, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+        if not value:  # dj_database_url drops it, and with it, say, the wish for TLS
+            env.fail(name, f"has the option {option} without a value")
     if scheme == "sqlite":
         if config["NAME"] in ("", ":memory:"):
             env.fail(name, "must name a file: every thread would have an empty database in memory")
         config["NAME"] = str(BASE_DIR / config["NAME"])
+        if not os.path.isdir(os.path.dirname(config["NAME"])):
+            env.fail(name, "names a file in a folder that does not exist")
         options |= {
             "timeout": 4,  # seconds to wait for another writer
             "transaction_mode": "IMMEDIATE",
