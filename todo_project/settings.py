@@ -114,8 +114,8 @@ def database(name: str, url: str) -> dict[str, Any]:
     except ValueError:
         env.fail(name, "is not a database URL")
     options = config.setdefault("OPTIONS", {})
-    for option, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
-        if not value:  # dj_database_url drops it, and with it, say, the wish for TLS
+    for option, given in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+        if not given:  # dj_database_url drops it, and with it, say, the wish for TLS
             env.fail(name, f"has the option {option} without a value")
     if scheme == "sqlite":
         if config["NAME"] in ("", ":memory:"):
