@@ -154,12 +154,12 @@ class Model:
         body, links = found[:limit], frozenset({"next"} if found[limit:] else ())
         page = (request.owner, *sorted(request.query.items()))
         tag, content = str(answer.tag), f"{body}, {sorted(links)}"
-        demand(self.pages.setdefault((page, tag), content) == content, "a page has its own tag")
-        demand(
-            self.pages.setdefault((page, content), tag) == tag, "what is unchanged keeps its tag"
-        )
+        demand(self.pages.get((page, tag), content) == content, "a page has its own tag")
+        demand(self.pages.get((page, content), tag) == tag, "what is unchanged keeps its tag")
         if weakly_matches(request.if_none_match, tag):
             return Answer(304, tag=tag)
+        # Only now: of a page not shown, amid a race, more than one content can be meant.
+        self.pages |= {(page, tag): content, (page, content): tag}
         return Answer(200, body, tag=tag, links=links)
 
     # What they share ------------------------------------------------------------------------
