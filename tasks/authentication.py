@@ -97,13 +97,11 @@ def verify(token: str) -> dict[str, Any]:
         raise ServiceUnavailable(
             "The token issuer's keys are not to be had.", "issuer_unavailable"
         ) from None
-    # Every byte of a token is a stranger's choice: numbers past all bounds, nesting without end.
+    # Every byte of a token is a stranger's choice: numbers past all bounds, text that is none.
     except (jwt.PyJWTError, UnknownKeyError, ValueError, TypeError, ArithmeticError) as error:
         for kind, reason in REASONS:
             if isinstance(error, kind):
                 raise refusal(reason) from None
-        raise refusal("The token is malformed.") from None
-    except RecursionError:
         raise refusal("The token is malformed.") from None
 
 

@@ -21,6 +21,7 @@ from tests.client import ALICE, API
 from tests.database_plugin import open_live_server
 from tests.issuer import (
     Behaviour,
+    Handler,
     Issuer,
     Key,
     bearer,
@@ -60,11 +61,22 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(jwks, name, seconds)
 
 
+NEW_SET = json.dumps({"keys": [NEW.jwk()]}).encode()
+
+
+def redirect(handler: Handler) -> None:
+    """To where there is a key indeed."""
+    if handler.path == "/jwks":
+        handler.answer(b"", 302, Location="/elsewhere")
+    else:
+        handler.answer(NEW_SET)
+
+
+# None of these makes the new key known.
 BROKEN: dict[str, Behaviour] = {
     "slow": serve_after(10),
     "garbage": serve_bytes(b"\xff{"),
     "HTML": serve_bytes(b"<html>Login</html>", 200, "text/html"),
-    "500": serve_bytes(b"{}", 500),
     "404": serve_bytes(b"", 404),
     "204": serve_bytes(b"", 204),
     "empty set": serve_bytes(b'{"keys": []}'),
@@ -72,8 +84,9 @@ BROKEN: dict[str, Behaviour] = {
     "null": serve_bytes(b'{"keys": null}'),
     "odd keys": serve_bytes(b'{"keys": [null, 5, "x", [], {}, {"kid": 5}, {"kid": "x"}]}'),
     "deep": serve_bytes(b"[" * 100_000),
-    "10 MB": serve_bytes(b" " * 10_000_000 + json.dumps({"keys": [NEW.jwk()]}).encode()),
-    "redirect": serve_bytes(b"", 302, Location="/jwks"),
+    "500 with a set": serve_bytes(NEW_SET, 500),
+    "10 MB": serve_bytes(b" " * 10_000_000 + NEW_SET),
+    "redirect": redirect,
     "redirect to a file": serve_bytes(b"", 302, Location="file:///etc/passwd"),
     "shorter than it says": serve_bytes(b'{"keys": []}', **{"Content-Length": "99"}),
     "no HTTP": lambda handler: handler.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n"),
