@@ -55,7 +55,9 @@ def main() -> None:
         for name in names:
             start = time.monotonic()
             YARDSTICKS[name](databases)
-            print(f"\n({name}: {time.monotonic() - start:.0f} s)", flush=True)
+            average = os.getloadavg()[0]
+            print(f"\n({name}: {time.monotonic() - start:.0f} s, load average {average:.2f})")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

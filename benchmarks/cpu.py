@@ -13,7 +13,7 @@ from benchmarks.clients import Client, Request
 from benchmarks.data import Databases
 from benchmarks.servers import Web
 
-ROUNDS = 3
+ROUNDS = 5
 CONNECTIONS = 4
 # Measurement: requests per round, and the gain that must be and that is aimed at.
 MEASUREMENTS = {
