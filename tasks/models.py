@@ -26,7 +26,6 @@ models.TextField.register_lookup(Length)  # for the constraints below
 
 TITLE_LENGTH = 255
 DESCRIPTION_LENGTH = 2000
-IDEMPOTENCY_KEY_LENGTH = 255
 
 
 def uuid7(now: datetime | None = None) -> UUID:
