@@ -241,9 +241,13 @@ class TaskQuerySet(models.QuerySet["Task"]):
         or the like carries the condition, and no verbs.
         """
         tasks: Self = self._chain()  # type: ignore[attr-defined]
-        tasks._deferred_filter = (False, (), {"user_id": owner})  # type: ignore[attr-defined]
-        tasks._owner = owner
-        return tasks
+        return tasks._narrow(owner)
+
+    def _narrow(self, owner: UUID) -> Self:
+        if not self.query.where:  # the verbs know of no other condition
+            self._owner = owner
+        self._deferred_filter = (False, (), {"user_id": owner})
+        return self
 
     def _clone(self) -> Self:
         clone: Self = super()._clone()  # type: ignore[misc]
@@ -361,6 +365,13 @@ def _rfc3339(time: datetime) -> str:
     return time.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
+class TaskManager(models.Manager.from_queryset(TaskQuerySet)):  # type: ignore[misc]
+    def owned_by(self, owner: UUID) -> TaskQuerySet:
+        """As of the set, without a copy: a manager's set is new each time."""
+        tasks: TaskQuerySet = self.get_queryset()
+        return tasks._narrow(owner)
+
+
 class Task(models.Model):
     """A thing to do, of one owner, whom the token names: there is no table of API users.
 
@@ -380,7 +391,7 @@ class Task(models.Model):
     idempotency_key = models.TextField(null=True, editable=False)
     idempotency_digest = models.TextField(null=True, editable=False)
 
-    objects = TaskQuerySet.as_manager()
+    objects = TaskManager()
 
     class Meta:
         ordering = ["-created_at", "-id"]

@@ -37,8 +37,10 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
     def list(self, request: Request, user_id: UUID) -> Response:
         parameters = ListParameters(request, user_id)
         rows, ways = parameters.window(self.get_queryset().page(parameters.query))
-        path = reverse("task-list", args=[user_id])
-        links = ", ".join(f'<{parameters.link(path, at)}>; rel="{way}"' for way, at in ways)
+        links = ""
+        if ways:
+            path = reverse("task-list", args=[user_id])
+            links = ", ".join(f'<{parameters.link(path, at)}>; rel="{way}"' for way, at in ways)
         headers = {"ETag": page_etag(rows, links)}
         if links:
             headers["Link"] = links

@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-import uuid
 
 import pytest
 from django.db import transaction
@@ -233,7 +232,7 @@ def test_both_slash_forms_answer_the_same(api, method, route, body, status):
         with transaction.atomic():
             content = api.request(method, path + slash + question + query, body, status)
             transaction.set_rollback(True)
-        answer = json.dumps([content, dict(api.last.headers)])
+        answer = json.dumps([content, {**api.last.headers, "X-Request-ID": None}])
         # What is made anew each time: ids, times, and the tags made of them.
         answers.append(re.sub(r"[0-9a-f]{8}-[-0-9a-f]{27}|\d{4}-[-0-9:.T]+Z", "…", answer))
     assert answers[0] == answers[1]
@@ -336,7 +335,7 @@ def test_it_replaces_other_request_ids(db, id):
     headers = {} if id is None else {"X-Request-ID": id}
     made = {Client().get(path, headers=headers)["X-Request-ID"] for path in PATHS}
     assert len(made) == len(PATHS)
-    assert all(str(uuid.UUID(id)) == id for id in made)
+    assert all(re.fullmatch("[0-9a-f]{32}", id) for id in made)
 
 
 @pytest.mark.parametrize(

@@ -307,7 +307,9 @@ def test_an_issuer_down_or_slow_is_not_its_users_trouble() -> None:
         assert answer.json()["code"] == "issuer_unavailable"
         issuer.start()
         assert wait_until(lambda: all(status(known) == 200 for _ in range(12)))
-        assert wait_until(lambda: len(issuer.fetches) == 2), "each process fetches for itself"
+        assert wait_until(lambda: status(known) == 200 and len(issuer.fetches) == 2), (
+            "each process fetches for itself"
+        )
 
         issuer.stop()
         assert set(pool.map(status, [known] * 40)) == {200}

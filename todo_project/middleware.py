@@ -1,8 +1,8 @@
 """What happens to every request, before and after Django's own machinery."""
 
 import io
+import os
 import re
-import uuid
 from collections.abc import Callable
 
 from axes.middleware import AxesMiddleware
@@ -40,7 +40,7 @@ class RequestMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         request_id = request.META.get("HTTP_X_REQUEST_ID", "")
         if not _acceptable_request_id(request_id):
-            request_id = str(uuid.uuid4())
+            request_id = os.urandom(16).hex()
         logs.current.request_id = request_id
         try:
             response = self._respond(request)
