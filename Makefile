@@ -29,6 +29,7 @@ $(VENV)/bench: benchmarks/requirements.txt $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@touch $@
 
+# DEBUG=false make run is for whoever wants to see their .env in force.
 run: export DEBUG ?= true
 run: $(VENV)/runtime
 	$(BIN)/python manage.py migrate --verbosity 0

@@ -29,6 +29,9 @@ limit_request_line = 8190
 # So that a token too long to be one is told so by the application: 401, in its own form.
 limit_request_field_size = 128 * 1024
 
+# Headers named SCRIPT_NAME or PATH_INFO are nobody's business, a proxy on this machine included.
+forwarder_headers = ""
+
 TRY = """
   The API is ready. Try:
 

@@ -28,12 +28,13 @@ class LinesField(forms.CharField):
 
 
 class TaskForm(forms.ModelForm):
+    # A title may have line breaks, which a one-line input would drop.
+    title = LinesField(widget=AdminTextareaWidget(attrs={"rows": 1}))
     description = LinesField(required=False, strip=False, widget=AdminTextareaWidget)
 
     class Meta:
         model = Task
         fields = ["title", "description", "is_completed"]
-        widgets = {"title": forms.TextInput(attrs={"size": 80})}
 
 
 @admin.register(Task)

@@ -23,6 +23,9 @@ MOST = 1000
 SEARCH_LENGTH = 255
 
 
+_is_not_utf8 = re.compile("[\ud800-\udfff]").search
+
+
 class ListParameters:
     """The query string of a list request.
 
@@ -38,15 +41,12 @@ class ListParameters:
         if not raw:  # most requests
             self.query = ListQuery()
             return
-        try:
-            # WSGI hands bytes over as Latin-1 (PEP 3333).
-            pairs = parse_qsl(
-                raw.encode("latin-1").decode(), keep_blank_values=True, errors="strict"
-            )
-        except ValueError:  # not UTF-8
-            raise BadRequest("The query string is not UTF-8.", "invalid_parameter") from None
-        for name, value in pairs:
-            if name not in READERS:
+        # WSGI hands bytes over as Latin-1 (PEP 3333); what is not UTF-8 becomes lone surrogates.
+        decoded = raw.encode("latin-1").decode(errors="surrogateescape")
+        for name, value in parse_qsl(decoded, keep_blank_values=True, errors="surrogateescape"):
+            if _is_not_utf8(name + value):
+                self._wrong(name.encode(errors="replace").decode(), "invalid", "It is not UTF-8.")
+            elif name not in READERS:
                 self._wrong(name, "unknown_parameter", "There is no such parameter.")
             elif name in self.given:
                 self._wrong(name, "repeated_parameter", "This parameter is given twice.")

@@ -122,6 +122,13 @@ def test_an_unchanged_save_moves_nothing(admin, api, description, is_completed):
     assert api.get(f"{TASKS}/{task['id']}")["description"] == description
 
 
+def test_a_title_keeps_its_line_breaks(admin, api):
+    task = api.create(title="two\nlines")
+    assert "<textarea" in admin.get(f"{LIST}{task['id']}/change/").content.decode()
+    save(admin, task, is_completed="on")
+    assert api.get(f"{TASKS}/{task['id']}")["title"] == "two\nlines"
+
+
 def test_updated_at_rises_past_a_time_in_the_future(admin, api):
     task = api.create()
     Task.objects.update(updated_at=datetime(2999, 1, 1, tzinfo=UTC))

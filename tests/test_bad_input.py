@@ -357,6 +357,31 @@ def test_a_chunked_body_is_a_body(live):
 
 
 @pytest.mark.live
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"zz\r\n{}\r\n0\r\n\r\n",
+        b"-2\r\n{}\r\n0\r\n\r\n",
+        b"2\r\n{}??0\r\n\r\n",
+        b"2\r\n{}\r\n0\r\nbad trailer\r\n\r\n",
+        b"2;" + b"x" * 300_000 + b"\r\n{}\r\n0\r\n\r\n",
+    ],
+    ids=["size", "negative", "end", "trailer", "extension"],
+)
+@pytest.mark.parametrize("path", [TASKS, "/healthz"])
+def test_it_rejects_malformed_chunks(live, path, body):
+    status, headers, answer = exchange(live, head("POST", path, JSON, CHUNKED), body)
+    assert (status, json.loads(answer)["code"]) == (400, "incomplete_body")
+    assert headers["x-request-id"]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("name", ["SCRIPT_NAME", "PATH_INFO"])
+def test_headers_move_no_routes(live, name):
+    assert exchange(live, head("GET", TASKS, f"{name}: /api"))[0] == 200
+
+
+@pytest.mark.live
 @pytest.mark.parametrize("megabytes", [1, 10, 15])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_client_that_sends_too_much_sees_the_answer(live, megabytes, chunked):

@@ -73,20 +73,24 @@ class Breaker:
         self._lock = threading.Lock()
         self._retry_at: float | None = None  # None: closed, everybody may pass
 
-    def admit(self) -> None:
-        """Let the caller pass, or raise `Unavailable`."""
+    def admit(self, scan: bool) -> None:
+        """Let the caller pass, or raise `Unavailable`.
+
+        A `scan` tries again a second later than others might have: what takes long by itself is
+        slow to say that the database is back.
+        """
         if self._retry_at is None or _deadline.expires is None:
             return
         with self._lock:
             if self._retry_at is not None:
                 now = time.monotonic()
-                if now < self._retry_at:
+                if now < self._retry_at + (PAUSE if scan else 0):
                     raise Unavailable("the database did not answer in time a moment ago")
                 # The caller tries; the others are refused until it is known what came of it.
                 self._retry_at = now + BUDGET + PAUSE
 
     def settle(self, waited_in_vain: bool) -> None:
-        """Say what came of an attempt that `admit` let pass; no word leaves everything as it is."""
+        """Say what came of an attempt, once for every one that `admit` let pass."""
         if waited_in_vain:
             self._retry_at = time.monotonic() + PAUSE
         elif self._retry_at is not None:
@@ -123,15 +127,14 @@ def run(
     """
     if remaining() == 0:
         raise Unavailable("the request has no time left for another statement")
-    breaker.admit()
+    breaker.admit(scan)
     started = time.monotonic()
     try:
         rows = _run(sql, params, read)
     except BaseException as error:
         in_vain = is_unavailable(error) and time.monotonic() - started > PATIENCE
-        # The server has obeyed, so it is there. Or one owner's searches would refuse all others.
-        if not (in_vain and scan and _sqlstate(error) == CANCELED):
-            breaker.settle(in_vain)
+        # The server that has obeyed is there. Or one owner's searches would refuse all others.
+        breaker.settle(in_vain and not (scan and _sqlstate(error) == CANCELED))
         raise
     breaker.settle(waited_in_vain=False)
     return rows

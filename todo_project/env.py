@@ -28,19 +28,22 @@ def load_dotenv(path: Path = BASE_DIR / ".env") -> None:
         return
     except OSError as error:
         fail(path.name, f"cannot be read: {error.strerror}")
+    values: dict[str, str] = {}
     with text:
         try:
             # dotenv's own loader skips a line that it cannot read and goes on.
             for binding in parser.parse_stream(text):
-                if binding.error:
+                if binding.error or (binding.key is not None and binding.value is None):
                     source = binding.original.string  # begins with the blank lines before it
                     blank = source[: len(source) - len(source.lstrip())]
                     line = binding.original.line + blank.count("\n")
                     fail(path.name, f"line {line} is not NAME=value")
                 if binding.key is not None:
-                    os.environ.setdefault(binding.key, binding.value or "")
+                    values[binding.key] = binding.value or ""
         except UnicodeDecodeError:
             fail(path.name, "is not UTF-8")
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
 
 
 def text(name: str, default: str | None = None) -> str | None:

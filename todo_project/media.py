@@ -1,10 +1,12 @@
 """What the API speaks: JSON in, JSON out, and which of its renderers a client gets."""
 
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any
 
 import orjson
 from django.http import HttpRequest
+from django.http.request import MediaType
 from rest_framework.exceptions import NotAcceptable, ParseError
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
@@ -42,7 +44,7 @@ class JSONParser(BaseParser):
         try:
             return orjson.loads(stream.read())
         except orjson.JSONDecodeError as error:
-            raise ParseError(f"The body is not JSON: {error}.") from None
+            raise ParseError(f"The body is not JSON, or beyond its limits: {error}.") from None
 
 
 class MergePatchParser(JSONParser):
@@ -61,13 +63,23 @@ class Negotiation(BaseContentNegotiation):
         accept = request.META.get("HTTP_ACCEPT") or "*/*"
         if accept in ("*/*", "application/json"):  # nearly every client, and ten times cheaper
             return renderers[0], renderers[0].media_type
-        for wanted in request.accepted_types:  # best first
-            for renderer in renderers:
-                # Parameters do not count: many a client says charset=utf-8, which JSON has anyway.
-                main, sub = renderer.media_type.split("/")
-                if wanted.main_type in ("*", main) and wanted.sub_type in ("*", sub):
-                    return renderer, renderer.media_type
-        raise NotAcceptable("The API answers in application/json.")
+        ranges = [MediaType(text) for text in accept.split(",") if text.strip()]
+
+        def quality(renderer: BaseRenderer) -> float:
+            """As the most specific range that fits says. Parameters do not count: many a client
+            says charset=utf-8, which JSON has anyway."""
+            main, sub = renderer.media_type.split("/")
+            fitting = [
+                wanted
+                for wanted in ranges
+                if wanted.main_type in ("*", main) and wanted.sub_type in ("*", sub)
+            ]
+            return max(fitting, key=attrgetter("specificity")).quality if fitting else 0.0
+
+        best = max(renderers, key=quality)
+        if quality(best) == 0.0:
+            raise NotAcceptable("The API answers in application/json.")
+        return best, best.media_type
 
     def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
         media_type = request.content_type.partition(";")[0].strip().lower()

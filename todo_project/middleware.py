@@ -46,6 +46,11 @@ class RequestMiddleware:
             response = self._respond(request)
         finally:
             database.end_deadline()
+            logs.current.request_id = "-"
+        if response.status_code == 405 and response.streaming:  # WhiteNoise's, without a body
+            allowed = response["Allow"]
+            response = problems.response(405, "method_not_allowed", f"Allowed are {allowed}.")
+            response["Allow"] = allowed
         response["X-Request-ID"] = request_id
         if "Cache-Control" not in response:
             response["Cache-Control"] = "private, no-cache"
@@ -110,7 +115,7 @@ def read_body(request: HttpRequest) -> bool:
                 more := stream.read(min(BODY_LIMIT, expected - dropped))
             ):
                 dropped += len(more)
-        except OSError:
+        except Exception:  # the server's own classes for what is wrong with a chunk or a trailer
             return False
         if not chunked and dropped < expected:
             return False

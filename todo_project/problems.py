@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 import orjson
 from django.conf import settings
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
+from django.core.exceptions import RequestDataTooBig
 from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -186,6 +187,8 @@ def unavailable(error: Exception) -> HttpResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if isinstance(exception, RequestDataTooBig):  # a form of the admin's, beyond Django's limit
+        return response(413, "content_too_large", ContentTooLarge.default_detail)
     return response(400, "bad_request", "The request is malformed.")
 
 

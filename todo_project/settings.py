@@ -52,7 +52,8 @@ _origin = r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?"
 
 CORS_ALLOWED_ORIGINS = env.words("CORS_ALLOWED_ORIGINS")
 for origin in CORS_ALLOWED_ORIGINS:
-    if not re.fullmatch(_origin, origin):
+    # Compared to the letter with what browsers send (RFC 6454 section 6.1).
+    if not re.fullmatch(_origin, origin) or re.search("[A-Z]|^http:.*:80$|^https:.*:443$", origin):
         env.fail("CORS_ALLOWED_ORIGINS", f"{origin!r} is not an origin such as https://example.com")
 
 MIDDLEWARE = [
@@ -97,6 +98,19 @@ WHITENOISE_USE_FINDERS = True
 # Database -----------------------------------------------------------------------------------
 
 
+# Values that libpq looks at when it connects, which is too late for who wrote them.
+INTEGERS = {
+    *("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval"),
+    *("keepalives_count", "tcp_user_timeout"),
+}
+WORDS = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "channel_binding": ("disable", "prefer", "require"),
+    "gssencmode": ("disable", "prefer", "require"),
+    "target_session_attrs": ("any", "read-write", "read-only", "primary", "standby"),
+}
+
+
 def database(name: str, url: str) -> dict[str, Any]:
     """Django's settings for a database URL; `name` is the variable to blame when it is bad."""
     scheme = url.partition(":")[0]
@@ -118,6 +132,8 @@ def database(name: str, url: str) -> dict[str, Any]:
         if not given:  # dj_database_url drops it, and with it, say, the wish for TLS
             env.fail(name, f"has the option {option} without a value")
     if scheme == "sqlite":
+        if options:
+            env.fail(name, f"has options, which SQLite knows none of: {', '.join(options)}")
         if config["NAME"] in ("", ":memory:"):
             env.fail(name, "must name a file: every thread would have an empty database in memory")
         config["NAME"] = str(BASE_DIR / config["NAME"])
@@ -131,6 +147,13 @@ def database(name: str, url: str) -> dict[str, Any]:
     else:
         if not config["NAME"]:
             env.fail(name, "names no database")
+        if "," in config["HOST"]:
+            env.fail(name, "names several hosts: one is supported")
+        for option, value in options.items():
+            if option in INTEGERS and not isinstance(value, int):
+                env.fail(name, f"has {option}={value}, which is not a whole number")
+            if option in WORDS and value not in WORDS[option]:
+                env.fail(name, f"has {option}={value}: {', '.join(WORDS[option])} are known")
         try:
             make_conninfo(**options)
         except ProgrammingError as error:
@@ -236,6 +259,7 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SECURE_HSTS_SECONDS = 0 if DEBUG else 365 * 24 * 3600
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 X_FRAME_OPTIONS = "DENY"
+LOGIN_REDIRECT_URL = "admin:index"
 CSRF_FAILURE_VIEW = "todo_project.problems.csrf_failure"
 
 SILENCED_SYSTEM_CHECKS = [

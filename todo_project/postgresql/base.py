@@ -67,7 +67,8 @@ class Connection(psycopg.Connection):
             left = int(expires - time.monotonic() + 0.1)
             if left < SHORTEST_CONNECT:
                 break
-            timed = {**kwargs, "connect_timeout": min(left, int(kwargs["connect_timeout"]))}
+            wanted = int(kwargs["connect_timeout"])  # 0 and less: libpq's word for no limit
+            timed = {**kwargs, "connect_timeout": min(left, wanted) if wanted > 0 else left}
             if address is not None:
                 timed["hostaddr"] = address
             try:

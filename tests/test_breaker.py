@@ -1,0 +1,80 @@
+"""The circuit breaker: who is refused, who tries, and what is learnt from it."""
+
+import pytest
+from django.db import OperationalError, connection
+
+from todo_project import database
+from todo_project.database import Breaker, Unavailable, run
+
+
+@pytest.fixture
+def breaker(monkeypatch):
+    """A breaker of the test's own, in a request, with time that the test tells."""
+    made = Breaker()
+    made.now = 100.0
+    monkeypatch.setattr(database, "breaker", made)
+    database.start_deadline()
+    monkeypatch.setattr(database.time, "monotonic", lambda: made.now)
+    yield made
+    database.end_deadline()
+
+
+def passes(breaker: Breaker, scan: bool = False) -> bool:
+    try:
+        breaker.admit(scan)
+    except Unavailable:
+        return False
+    return True
+
+
+def test_one_tries_after_a_moment_and_the_others_wait_for_what_comes_of_it(breaker):
+    assert passes(breaker)
+    breaker.settle(waited_in_vain=True)
+    assert not passes(breaker)
+    breaker.now += database.PAUSE
+    assert [passes(breaker) for _ in range(3)] == [True, False, False]
+    breaker.settle(waited_in_vain=False)
+    assert [passes(breaker) for _ in range(3)] == [True, True, True]
+
+
+def test_one_that_never_tells_does_not_close_it_for_ever(breaker):
+    breaker.settle(waited_in_vain=True)
+    breaker.now += database.PAUSE
+    assert passes(breaker)
+    breaker.now += database.BUDGET + database.PAUSE
+    assert passes(breaker)
+
+
+def test_a_scan_tries_after_others_might_have(breaker):
+    breaker.settle(waited_in_vain=True)
+    breaker.now += database.PAUSE
+    assert not passes(breaker, scan=True)
+    assert passes(breaker)
+    breaker.settle(waited_in_vain=True)
+    breaker.now += 2 * database.PAUSE
+    assert passes(breaker, scan=True)
+
+
+def test_commands_are_not_refused(breaker):
+    breaker.settle(waited_in_vain=True)
+    database.end_deadline()
+    assert passes(breaker)
+
+
+@pytest.mark.parametrize(("scan", "open_after"), [(False, True), (True, False)])
+def test_a_cancelled_scan_says_that_the_server_obeys(
+    transactional_db, monkeypatch, scan, open_after
+):
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite cancels nothing")
+    made = Breaker()
+    monkeypatch.setattr(database, "breaker", made)
+    monkeypatch.setattr(database, "BUDGET", 0.3)
+    monkeypatch.setattr(database, "PATIENCE", 0.1)
+    database.start_deadline()
+    try:
+        with pytest.raises(OperationalError):
+            run("SELECT pg_sleep(60)", (), read=True, scan=scan)
+        assert passes(made) is not open_after
+    finally:
+        database.end_deadline()
