@@ -5,7 +5,9 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
+import psutil
 import pytest
 
 from tests.client import Json
@@ -139,3 +141,32 @@ def test_two_services_on_one_database_are_one(vendor: str) -> None:
         assert [task["title"] for task in other.ask("GET", link[1]).json()] == ["Buy bread"]
         toggled = other.ask("PATCH", f"{TASKS}/{task['id']}/complete")
         assert one.ask("GET", f"{TASKS}/{task['id']}").json() == toggled.json()
+
+
+CORES = sorted(os.sched_getaffinity(0))
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="there is one core")
+def test_with_a_worker_for_each_core_each_keeps_to_its_own(
+    live_server_factory: Callable[..., LiveServer],
+) -> None:
+    server = live_server_factory(vendor="sqlite", WEB_CONCURRENCY=str(len(CORES)))
+
+    def held() -> list[list[int]]:
+        with suppress(psutil.Error):  # one is just going
+            return sorted(psutil.Process(pid).cpu_affinity() for pid in server.worker_pids())
+        return []
+
+    each_its_own = [[core] for core in CORES]
+    assert wait_until(lambda: held() == each_its_own)
+    before = server.worker_pids()
+    os.kill(before[0], signal.SIGKILL)
+    assert wait_until(lambda: held() == each_its_own and server.worker_pids() != before)
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="there is one core")
+def test_with_fewer_workers_the_kernel_places_them(
+    live_server_factory: Callable[..., LiveServer],
+) -> None:
+    (pid,) = live_server_factory(vendor="sqlite", WEB_CONCURRENCY="1").worker_pids()
+    assert psutil.Process(pid).cpu_affinity() == CORES
