@@ -73,7 +73,7 @@ class Breaker:
         self._lock = threading.Lock()
         self._retry_at: float | None = None  # None: closed, everybody may pass
 
-    def admit(self, scan: bool) -> None:
+    def admit(self, scan: bool = False) -> None:
         """Let the caller pass, or raise `Unavailable`.
 
         A `scan` tries again a second later than others might have: what takes long by itself is
