@@ -71,9 +71,10 @@ def test_a_cancelled_scan_says_that_the_server_obeys(
     monkeypatch.setattr(database, "breaker", made)
     monkeypatch.setattr(database, "BUDGET", 0.3)
     monkeypatch.setattr(database, "PATIENCE", 0.1)
+    connection.ensure_connection()  # which takes longer than that
     database.start_deadline()
     try:
-        with pytest.raises(OperationalError):
+        with pytest.raises(OperationalError, match="cancel"):
             run("SELECT pg_sleep(60)", (), read=True, scan=scan)
         assert passes(made) is not open_after
     finally:
