@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fuzz bench schema clean
+.PHONY: help run test test-next check fuzz bench schema clean
 
 help:
 	@echo "make run     serve the API on SQLite at 127.0.0.1:8000"
@@ -39,6 +39,18 @@ test: $(VENV)/dev
 	TEST_DATABASE=sqlite $(BIN)/python -m pytest -q -m 'not live'
 	TEST_DATABASE=postgresql $(BIN)/python -m pytest -q
 
+# What is coming: the next Python and Django, without the tests that boot servers.
+NEXT_PYTHON ?= python3.13
+NEXT_DJANGO := 6.1.3
+NEXT := .venv-next/bin/python
+
+test-next:
+	test -x $(NEXT) || $(NEXT_PYTHON) -m venv .venv-next
+	$(NEXT) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(NEXT) -m pip install --quiet --disable-pip-version-check Django==$(NEXT_DJANGO)
+	TEST_DATABASE=sqlite $(NEXT) -m pytest -q -m 'not live'
+	TEST_DATABASE=postgresql $(NEXT) -m pytest -q -m 'not live'
+
 check: export DEBUG = false
 check: export SECRET_KEY = not-a-secret-but-as-long-and-as-varied-as-a-key-has-to-be-0123456789
 check: export ALLOWED_HOSTS = tasks.example.com
@@ -66,4 +78,4 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) db.sqlite3*
+	rm -rf $(VENV) .venv-next db.sqlite3*
