@@ -27,7 +27,8 @@ before it listens, sees the answer and not a broken connection."""
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 _acceptable_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
-_has_own_slashes = re.compile(r"/(admin|static)(/|$)").match
+_is_admin = re.compile(r"/admin(/|$)").match
+_is_static = re.compile(r"/static(/|$)").match
 _answers_any_host = re.compile(r"/(healthz|readyz)/?$").match
 
 
@@ -69,7 +70,7 @@ class RequestMiddleware:
                 request.get_host()
             except DisallowedHost:
                 return problems.response(400, "invalid_host", "The Host header is not allowed.")
-        if not _has_own_slashes(path):
+        if not (_is_admin(path) or _is_static(path)):
             if path.endswith("/") and path != "/":
                 # The routes are written without; a redirect would lose a POST's body.
                 request.path_info = path[:-1]
@@ -84,7 +85,7 @@ class RequestMiddleware:
         """Django's hook for what no view has handled."""
         if not database.is_unavailable(exception):
             return None
-        if request.method == "POST" and request.path_info.startswith("/admin"):
+        if request.method == "POST" and _is_admin(request.path_info):
             # The ORM does not tell how far its transaction came.
             exception = database.OutcomeUnknown(str(exception))
         return problems.unavailable(exception)
@@ -140,7 +141,7 @@ class AdminOnly:
     """Mixin: the middleware acts on the admin's paths alone."""
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        if request.path_info.startswith("/admin"):
+        if _is_admin(request.path_info):
             return super().__call__(request)  # type: ignore[misc]
         return self.get_response(request)  # type: ignore[attr-defined]
 
