@@ -55,6 +55,7 @@ check: export DEBUG = false
 check: export SECRET_KEY = not-a-secret-but-as-long-and-as-varied-as-a-key-has-to-be-0123456789
 check: export ALLOWED_HOSTS = tasks.example.com
 check: export DATABASE_URL = sqlite:///db.sqlite3
+check: export DATABASE_URL_UNPOOLED =
 check: export AUTH_MODE = jwt
 check: export JWT_SECRET = not-a-secret-but-long-enough-to-be-one
 check: export JWT_JWKS_URL =
