@@ -83,8 +83,8 @@ def pre_fork(server: Any, worker: Any) -> None:
 def post_fork(server: Any, worker: Any) -> None:
     """Keep a worker's threads on one core, where there is a worker for each.
 
-    One of them runs at a time anyway, and handing the interpreter's lock from core to core costs
-    as much as a request itself. With fewer workers than cores the kernel places them: others may
+    One of them runs at a time anyway, and handing the interpreter's lock from core to core is dear
+    (`python -m benchmarks cpu`). With fewer workers than cores the kernel places them: others may
     have been given the rest.
     """
     if 1 < len(cores) <= workers:

@@ -2,8 +2,7 @@
 
 Everything that the API does starts at `Task.objects.owned_by(user_id)`, whose verbs run one
 statement each. The statements are written out: the ORM would build and compile anew, for each
-request, a text that never changes, and that is most of what a request costs. Only what SQLite
-spells differently stands in `Dialect`.
+request, a text that never changes. Only what SQLite spells differently stands in `Dialect`.
 """
 
 import hashlib

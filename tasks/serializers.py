@@ -2,7 +2,7 @@
 
 The fields are REST framework's, so that the OpenAPI document follows from them. Validation is
 stricter than REST framework's (no value is coerced, unknown members are errors) and works on the
-class's own fields: binding a copy of each to every request would double the cost of a write.
+class's own fields, where REST framework would bind a copy of each to every request.
 """
 
 from typing import Any, cast

@@ -61,7 +61,7 @@ class Negotiation(BaseContentNegotiation):
     ) -> tuple[BaseRenderer, str]:
         renderers = list(renderers)
         accept = request.META.get("HTTP_ACCEPT") or "*/*"
-        if accept in ("*/*", "application/json"):  # nearly every client, and ten times cheaper
+        if accept in ("*/*", "application/json"):  # nearly every client
             return renderers[0], renderers[0].media_type
         ranges = [MediaType(text) for text in accept.split(",") if text.strip()]
 
