@@ -65,12 +65,12 @@ check: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python manage.py makemigrations --check --dry-run
-	$(BIN)/python -m tests.migration_lint
-	$(BIN)/python -m tests.openapi_check
+	$(BIN)/python -m tools.migration_lint
+	$(BIN)/python -m tools.openapi_check
 
 # The document of AUTH_MODE=jwt; no database or token is touched.
 schema: $(VENV)/dev
-	$(BIN)/python -m tests.openapi_check --write
+	$(BIN)/python -m tools.openapi_check --write
 
 fuzz: $(VENV)/dev
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-900} TEST_DATABASE=postgresql $(BIN)/python -m pytest -q tests/test_schemathesis.py

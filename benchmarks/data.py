@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.servers import PostgreSQL
+from tools.servers import PostgreSQL
 
 ROOT = Path(__file__).parent.parent
 SERVICE_TABLE = "tasks_task"

@@ -19,7 +19,7 @@ from benchmarks import clients, data, report
 from benchmarks.clients import Client, Request
 from benchmarks.data import Databases
 from benchmarks.servers import Web
-from tests.servers import wait_until
+from tools.servers import wait_until
 
 WARM, SAMPLES, ROUNDS = 20, 330, 6
 SECONDS = 5  # at most per row, unless warming takes longer

@@ -14,7 +14,7 @@ from benchmarks import clients, data, report
 from benchmarks.clients import Client, Request
 from benchmarks.data import Databases
 from benchmarks.servers import NAMES, Web
-from tests.proxy import Proxy
+from tools.proxy import Proxy
 
 WARM = 30
 COUNTED = 40

@@ -9,7 +9,7 @@ from contextlib import suppress
 import psutil
 
 from benchmarks import data
-from tests.servers import HOST, Server
+from tools.servers import HOST, Server
 
 NAMES = ("service", "FastAPI", "default DRF")
 

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.urls import reverse_lazy
 
 from tasks.models import Task
-from todo_project.converters import parse_uuid
+from todo_project.api.converters import parse_uuid
 
 # "View site": there is nothing at /
 admin.site.site_url = reverse_lazy("docs")  # type: ignore[assignment]

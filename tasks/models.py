@@ -19,7 +19,7 @@ from django.core.validators import MaxLengthValidator
 from django.db import connection, models
 from django.db.models.functions import Greatest, Length
 
-from todo_project.database import run
+from todo_project.database.execute import run
 
 models.TextField.register_lookup(Length)  # for the constraints below
 

@@ -16,7 +16,7 @@ from django.conf import settings
 from django.http import HttpRequest
 
 from tasks.models import ListQuery, Position, Row
-from todo_project.problems import BadRequest, FieldError, field_error
+from todo_project.api.problems import BadRequest, FieldError, field_error
 
 ORDERINGS = ("-created_at", "created_at", "-updated_at", "updated_at", "title", "-title")
 MOST = 1000

@@ -19,8 +19,8 @@ from tasks.serializers import (
     TextField,
     UpdateTaskSerializer,
 )
-from todo_project.media import JSONParser, MergePatchParser
-from todo_project.openapi import Good, Schema, operation
+from todo_project.api.openapi import Good, Schema, operation
+from todo_project.api.parsers import JSONParser, MergePatchParser
 
 # Schemas ------------------------------------------------------------------------------------
 

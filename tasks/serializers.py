@@ -12,7 +12,7 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.fields import empty
 
 from tasks.models import DESCRIPTION_LENGTH, TITLE_LENGTH, Row
-from todo_project.problems import FieldError, Invalid, field_error
+from todo_project.api.problems import FieldError, Invalid, field_error
 
 MOST_ERRORS = 100
 

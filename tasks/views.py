@@ -16,9 +16,9 @@ from tasks import schema, serializers
 from tasks.models import Row, Task, TaskQuerySet
 from tasks.pagination import ListParameters
 from tasks.preconditions import etag, if_match, is_fresh, page_etag
-from todo_project.media import JSONParser, MergePatchParser
-from todo_project.problems import BadRequest, Invalid, PreconditionFailed
-from todo_project.views import APIMixin
+from todo_project.api.parsers import JSONParser, MergePatchParser
+from todo_project.api.problems import BadRequest, Invalid, PreconditionFailed
+from todo_project.api.views import APIMixin
 
 
 class TaskViewSet(APIMixin, GenericViewSet[Task]):

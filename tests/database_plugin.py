@@ -21,37 +21,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy import Proxy
-from tests.servers import (
+from tools.proxy import Proxy
+from tools.servers import (
     CLEAN_ENVIRONMENT,
+    ENVIRONMENT,
     PROJECT_ROOT,
     Gunicorn,
     PgBouncer,
     PostgreSQL,
     ServerError,
 )
-
-# What every run has, whatever the developer's shell or .env file says. An empty value counts as
-# not set, but keeps the .env file's from being read.
-ENVIRONMENT = {
-    "DJANGO_SETTINGS_MODULE": "todo_project.settings",
-    "DEBUG": "false",
-    "SECRET_KEY": "a key for tests alone, long enough that Django's check is content with it",
-    "ALLOWED_HOSTS": "testserver,localhost,127.0.0.1",
-    "AUTH_MODE": "none",
-    "DATABASE_URL_UNPOOLED": "",
-    "JWT_SECRET": "",
-    "BETTER_AUTH_SECRET": "",
-    "JWT_JWKS_URL": "",
-    "JWT_ISSUER": "",
-    "JWT_AUDIENCE": "",
-    "JWT_LEEWAY": "",
-    "CORS_ALLOWED_ORIGINS": "",
-    "PORT": "",
-    "WEB_CONCURRENCY": "",
-    "WEB_THREADS": "",
-    "LOG_LEVEL": "",
-}
 
 
 @cache

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
 from tests.client import ALICE
-from tests.servers import HOST, free_port
+from tools.servers import HOST, free_port
 
 SECRET = "a secret that the tests share with nobody at all"
 Json = dict[str, Any]

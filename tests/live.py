@@ -20,7 +20,7 @@ from django.urls import URLPattern, URLResolver, get_resolver, resolve
 
 from tests.client import ALICE, NOBODYS, Json
 from tests.database_plugin import LiveServer
-from tests.servers import HOST, Gunicorn
+from tools.servers import HOST, Gunicorn
 
 TASKS = f"/api/{ALICE}/tasks"
 

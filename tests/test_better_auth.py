@@ -15,9 +15,9 @@ import httpx
 import jwt
 import pytest
 
-from tests import npm
 from tests.database_plugin import LiveServer
-from tests.servers import CLEAN_ENVIRONMENT, HOST, Server, wait_until
+from tools import npm
+from tools.servers import CLEAN_ENVIRONMENT, HOST, Server, wait_until
 
 EXAMPLE = npm.EXAMPLES / "better-auth"
 DEADLINE = 60.0  # seconds; far longer than the service pauses between two fetches of the keys

@@ -10,9 +10,9 @@ import pytest
 from django.core import checks
 
 from tests.client import ALICE, API, BOB, NOBODYS
-from tests.database_plugin import ENVIRONMENT, LiveServer, open_live_server
+from tests.database_plugin import LiveServer, open_live_server
 from tests.issuer import SECRET, bearer, by_secret
-from tests.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
+from tools.servers import CLEAN_ENVIRONMENT, ENVIRONMENT, PROJECT_ROOT
 
 ORIGINS = ["https://app.example", "http://localhost:3000"]
 TASKS = f"/api/{ALICE}/tasks"

@@ -17,10 +17,10 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
 
 from tests.client import ALICE
-from tests.database_plugin import ENVIRONMENT, LiveServer, open_live_server
+from tests.database_plugin import LiveServer, open_live_server
 from tests.issuer import SECRET, bearer, by_secret
 from tests.live import Client
-from tests.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
+from tools.servers import CLEAN_ENVIRONMENT, ENVIRONMENT, PROJECT_ROOT
 
 pytestmark = pytest.mark.live
 

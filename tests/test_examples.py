@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests import npm
 from tests.client import ALICE
 from tests.database_plugin import LiveServer
 from tests.issuer import SECRET, by_secret
-from tests.servers import CLEAN_ENVIRONMENT
+from tools import npm
+from tools.servers import CLEAN_ENVIRONMENT
 
 pytestmark = pytest.mark.live
 

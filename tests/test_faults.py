@@ -27,9 +27,12 @@ from django.test import Client as InProcess
 from tests.client import API, BOB
 from tests.database_plugin import LiveServer, open_live_server
 from tests.live import OPERATIONS, TASKS, Answer, Client, Load, Row, at_once, lock, waiting
-from tests.servers import PostgreSQL, wait_until
-from todo_project import database
-from todo_project.postgresql.base import Connection
+from todo_project.database import breaker as breaker_module
+from todo_project.database import deadline as deadline_module
+from todo_project.database.deadline import end_deadline, remaining, start_deadline
+from todo_project.database.errors import Unavailable
+from todo_project.database.postgresql.base import Connection
+from tools.servers import PostgreSQL, wait_until
 
 pytestmark = pytest.mark.live
 
@@ -87,7 +90,7 @@ def settle(server: LiveServer) -> None:
     """Wait until no process has an open breaker, whichever of them one happens to ask."""
     deadline = time.monotonic() + 3 * IN_TIME
     failed = time.monotonic()
-    while time.monotonic() < failed + database.PAUSE + 0.2:
+    while time.monotonic() < failed + breaker_module.PAUSE + 0.2:
         if not serves(server):
             failed = time.monotonic()
         assert failed < deadline
@@ -318,7 +321,7 @@ def flood(server: LiveServer, hang: Any, *codes: str) -> None:
     assert wait_until(lambda: serves(server), IN_TIME)
     assert wait_until(lambda: waiting(server) == 0)
     assert took < 2 * IN_TIME
-    assert sum(answer.seconds > database.PATIENCE for answer in answers) >= THREADS / 2
+    assert sum(answer.seconds > breaker_module.PATIENCE for answer in answers) >= THREADS / 2
     assert {answer.code for answer in answers} - {""} == set(codes)
     assert hang is paused or all(answer.code for answer in answers)
     held = {text for row in rows(server) for text in row[2:4]}
@@ -520,25 +523,25 @@ def test_a_failure_after_the_view_does_not_claim_that_nothing_was_done(
 
 def test_a_deadline_ends_with_its_request(api: API) -> None:
     api.get(TASKS)
-    assert database.remaining() is None
+    assert remaining() is None
     api.get("/nowhere", 404)
-    assert database.remaining() is None
+    assert remaining() is None
 
 
 @pytest.fixture
 def deadline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This thread is in a request, which has two seconds."""
-    monkeypatch.setattr(database, "BUDGET", 2.0)
-    database.start_deadline()
+    monkeypatch.setattr(deadline_module, "BUDGET", 2.0)
+    start_deadline()
     yield
-    database.end_deadline()
+    end_deadline()
 
 
 def test_an_absent_name_server_does_not_outlast_the_request(
     deadline: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "BUDGET", 0.2)
-    database.start_deadline()
+    monkeypatch.setattr(deadline_module, "BUDGET", 0.2)
+    start_deadline()
     answered = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait() and [])
     began = time.monotonic()
@@ -562,14 +565,14 @@ def test_a_server_that_accepts_and_says_nothing_does_not_outlast_the_request(
 
 def test_an_open_breaker_lets_a_single_request_try(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(database, "time", SimpleNamespace(monotonic=lambda: now))
-    breaker = database.Breaker()
+    monkeypatch.setattr(breaker_module, "time", SimpleNamespace(monotonic=lambda: now))
+    breaker = breaker_module.Breaker()
 
     def passes(_: int) -> bool:
-        database.start_deadline()
+        start_deadline()
         try:
             breaker.admit()
-        except database.Unavailable:
+        except Unavailable:
             return False
         return True
 
@@ -580,7 +583,7 @@ def test_an_open_breaker_lets_a_single_request_try(monkeypatch: pytest.MonkeyPat
     for _ in range(3):
         breaker.settle(waited_in_vain=True)
         assert passing() == 0
-        now += database.PAUSE
+        now += breaker_module.PAUSE
         assert passing() == 1
         assert passing() == 0  # until it is known what came of the one
     breaker.settle(waited_in_vain=False)

@@ -12,9 +12,9 @@ import pytest
 from django.test import Client
 
 from tests.client import ALICE
-from tests.database_plugin import ENVIRONMENT, LiveServer, open_live_server
+from tests.database_plugin import LiveServer, open_live_server
 from tests.issuer import SECRET, bearer, by_secret
-from tests.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
+from tools.servers import CLEAN_ENVIRONMENT, ENVIRONMENT, PROJECT_ROOT
 
 TASKS = f"/api/{ALICE}/tasks"
 HTTPS = {"X-Forwarded-Proto": "https"}

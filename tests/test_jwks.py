@@ -15,8 +15,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from tasks import jwks
-from tasks.jwks import KeySet, NoKeysError, UnknownKeyError
 from tests.client import ALICE, API
 from tests.database_plugin import open_live_server
 from tests.issuer import (
@@ -31,7 +29,9 @@ from tests.issuer import (
     serve_after,
     serve_bytes,
 )
-from tests.servers import wait_until
+from todo_project.auth import jwks
+from todo_project.auth.jwks import KeySet, NoKeysError, UnknownKeyError
+from tools.servers import wait_until
 
 # An issuer is a server too; but for one test, no database has a part in it.
 pytestmark = pytest.mark.live

@@ -10,10 +10,17 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.database_plugin import ENVIRONMENT, open_live_server
+from tests.database_plugin import open_live_server
 from tests.live import OPERATIONS, TASKS, Client, lock, waiting
-from tests.proxy import Proxy
-from tests.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT, Gunicorn, PostgreSQL, wait_until
+from tools.proxy import Proxy
+from tools.servers import (
+    CLEAN_ENVIRONMENT,
+    ENVIRONMENT,
+    PROJECT_ROOT,
+    Gunicorn,
+    PostgreSQL,
+    wait_until,
+)
 
 pytestmark = pytest.mark.live
 
@@ -129,6 +136,6 @@ def test_the_linter_rejects_an_unsafe_migration(
         "from todo_project.settings import *\nMIGRATION_MODULES = {'tasks': 'more'}\n"
     )
     environment = {"PYTHONPATH": str(tmp_path), "DJANGO_SETTINGS_MODULE": "more_settings"}
-    done = run("-m", "tests.migration_lint", **environment)
+    done = run("-m", "tools.migration_lint", **environment)
     assert done.returncode == status, done.stderr
     assert re.search(told, done.stdout)

@@ -11,9 +11,9 @@ from tasks.pagination import READERS
 from tasks.schema import NO_NULLS, TITLE_PATTERN
 from tests.client import API
 from tests.live import routes
-from tests.openapi_check import CHECKED_IN
-from tests.servers import PROJECT_ROOT
-from todo_project.openapi import CODES
+from todo_project.api.openapi import CODES
+from tools.openapi_check import CHECKED_IN
+from tools.servers import PROJECT_ROOT
 
 YAML = {"Accept": "application/yaml"}
 ALWAYS = {401, 403, 406, 413, 500, 503}

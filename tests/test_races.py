@@ -12,7 +12,7 @@ import pytest
 
 from tests.client import at_once
 from tests.database_plugin import LiveServer, open_live_server
-from tests.servers import wait_until
+from tools.servers import wait_until
 
 pytestmark = pytest.mark.live
 

@@ -12,7 +12,7 @@ import pytest
 from tests.client import ALICE, BOB
 from tests.database_plugin import LiveServer, open_live_server
 from tests.live import HEAD_AND_OPTIONS, OPERATIONS, REFUSED, TASKS, Client, Row, route, routes
-from tests.servers import PostgreSQL, ServerError
+from tools.servers import PostgreSQL, ServerError
 
 pytestmark = pytest.mark.live
 

@@ -18,7 +18,7 @@ import pytest
 from tests.client import ALICE, BOB
 from tests.database_plugin import LiveServer
 from tests.issuer import SECRET, bearer, by_secret
-from tests.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
+from tools.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
 
 pytestmark = pytest.mark.live
 

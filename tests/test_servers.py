@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from tests.database_plugin import require_pgbouncer
-from tests.proxy import Proxy
-from tests.servers import PROJECT_ROOT, PgBouncer, PostgreSQL, ServerError, is_gone, wait_until
+from tools.proxy import Proxy
+from tools.servers import PROJECT_ROOT, PgBouncer, PostgreSQL, ServerError, is_gone, wait_until
 
 pytestmark = pytest.mark.live
 
@@ -118,7 +118,7 @@ def test_a_server_that_does_not_start_shows_its_log() -> None:
 @pytest.mark.parametrize("before", ["", "server.pause();", "server.pause(postmaster=True);"])
 def test_servers_and_their_files_end_with_a_killed_run(before: str) -> None:
     run = (
-        "import os, signal; from tests.servers import PostgreSQL; server = PostgreSQL();"
+        "import os, signal; from tools.servers import PostgreSQL; server = PostgreSQL();"
         f"server.start(); print(server.pid, server.folder, flush=True); {before}"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.database_plugin import ENVIRONMENT
-from tests.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
 from todo_project import env
+from tools.servers import CLEAN_ENVIRONMENT, ENVIRONMENT, PROJECT_ROOT
 
 SQLITE = "sqlite:////tmp/never-opened.sqlite3"
 NEON = "postgresql://me:p%40ss@ep-x-pooler.example.neon.tech/neondb"
@@ -206,8 +205,8 @@ def test_the_database_url_keeps_its_query_string(environ):
 @pytest.mark.parametrize(
     ("url", "engine", "name"),
     [
-        ("postgres://h/db", "todo_project.postgresql", "db"),
-        ("postgresql://h/db", "todo_project.postgresql", "db"),
+        ("postgres://h/db", "todo_project.database.postgresql", "db"),
+        ("postgresql://h/db", "todo_project.database.postgresql", "db"),
         ("sqlite:///x.sqlite3", "django.db.backends.sqlite3", str(PROJECT_ROOT / "x.sqlite3")),
         ("sqlite:////srv/x.sqlite3", "django.db.backends.sqlite3", "/srv/x.sqlite3"),
     ],

@@ -10,7 +10,7 @@ import pytest
 
 from tests.client import ALICE
 from tests.database_plugin import LiveServer, open_live_server
-from tests.servers import HOST, wait_until
+from tools.servers import HOST, wait_until
 
 pytestmark = pytest.mark.live
 

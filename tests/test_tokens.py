@@ -26,7 +26,7 @@ from tests.issuer import (
     claims,
     tampered,
 )
-from tests.servers import HOST
+from tools.servers import HOST
 
 TASKS = f"/api/{ALICE}/tasks"
 ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")

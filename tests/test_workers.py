@@ -13,7 +13,7 @@ import pytest
 from tests.client import Json
 from tests.database_plugin import LiveServer, open_live_server
 from tests.live import TASKS, Client, Load, at_once, lock, waiting
-from tests.servers import Gunicorn, wait_until
+from tools.servers import Gunicorn, wait_until
 
 pytestmark = pytest.mark.live
 

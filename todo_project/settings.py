@@ -3,15 +3,8 @@
 import os
 import re
 import secrets
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
-import dj_database_url
-from psycopg import ProgrammingError
-from psycopg.conninfo import make_conninfo
-
-from todo_project import env
-from todo_project.env import BASE_DIR
+from todo_project import database_url, env
 
 # Core ---------------------------------------------------------------------------------------
 
@@ -57,18 +50,18 @@ for origin in CORS_ALLOWED_ORIGINS:
         env.fail("CORS_ALLOWED_ORIGINS", f"{origin!r} is not an origin such as https://example.com")
 
 MIDDLEWARE = [
-    "todo_project.middleware.RequestMiddleware",
+    "todo_project.api.middleware.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     *(["corsheaders.middleware.CorsMiddleware"] if CORS_ALLOWED_ORIGINS else []),
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     # The admin's own: the API has no sessions, cookies or messages to pay for.
-    "todo_project.middleware.AdminCommonMiddleware",
-    "todo_project.middleware.AdminSessionMiddleware",
-    "todo_project.middleware.AdminCsrfMiddleware",
-    "todo_project.middleware.AdminAuthenticationMiddleware",
-    "todo_project.middleware.AdminMessageMiddleware",
-    "todo_project.middleware.AdminAxesMiddleware",
+    "todo_project.api.middleware.AdminCommonMiddleware",
+    "todo_project.api.middleware.AdminSessionMiddleware",
+    "todo_project.api.middleware.AdminCsrfMiddleware",
+    "todo_project.api.middleware.AdminAuthenticationMiddleware",
+    "todo_project.api.middleware.AdminMessageMiddleware",
+    "todo_project.api.middleware.AdminAxesMiddleware",
 ]
 
 ROOT_URLCONF = "todo_project.urls"
@@ -97,83 +90,8 @@ WHITENOISE_USE_FINDERS = True
 
 # Database -----------------------------------------------------------------------------------
 
-
-# Values that libpq looks at when it connects, which is too late for who wrote them.
-INTEGERS = {
-    *("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval"),
-    *("keepalives_count", "tcp_user_timeout"),
-}
-WORDS = {
-    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
-    "channel_binding": ("disable", "prefer", "require"),
-    "gssencmode": ("disable", "prefer", "require"),
-    "target_session_attrs": ("any", "read-write", "read-only", "primary", "standby"),
-}
-
-
-def database(name: str, url: str) -> dict[str, Any]:
-    """Django's settings for a database URL; `name` is the variable to blame when it is bad."""
-    scheme = url.partition(":")[0]
-    if scheme not in ("postgres", "postgresql", "sqlite"):
-        env.fail(name, "must begin with postgresql:// or sqlite:///")
-    try:
-        config: dict[str, Any] = dict(
-            dj_database_url.parse(
-                url,
-                conn_max_age=None,  # a connection per thread, until the server closes it
-                conn_health_checks=True,
-                disable_server_side_cursors=True,  # PgBouncer forgets them
-            )
-        )
-    except ValueError:
-        env.fail(name, "is not a database URL")
-    options = config.setdefault("OPTIONS", {})
-    for option, given in parse_qsl(urlsplit(url).query, keep_blank_values=True):
-        if not given:  # dj_database_url drops it, and with it, say, the wish for TLS
-            env.fail(name, f"has the option {option} without a value")
-    if scheme == "sqlite":
-        if options:
-            env.fail(name, f"has options, which SQLite knows none of: {', '.join(options)}")
-        if config["NAME"] in ("", ":memory:"):
-            env.fail(name, "must name a file: every thread would have an empty database in memory")
-        config["NAME"] = str(BASE_DIR / config["NAME"])
-        if not os.path.isdir(os.path.dirname(config["NAME"])):
-            env.fail(name, "names a file in a folder that does not exist")
-        options |= {
-            "timeout": 4,  # seconds to wait for another writer
-            "transaction_mode": "IMMEDIATE",
-            "init_command": "PRAGMA journal_mode=WAL;",
-        }
-    else:
-        if not config["NAME"]:
-            env.fail(name, "names no database")
-        if "," in config["HOST"]:
-            env.fail(name, "names several hosts: one is supported")
-        for option, value in options.items():
-            if option in INTEGERS and not isinstance(value, int):
-                env.fail(name, f"has {option}={value}, which is not a whole number")
-            if option in WORDS and value not in WORDS[option]:
-                env.fail(name, f"has {option}={value}: {', '.join(WORDS[option])} are known")
-        try:
-            make_conninfo(**options)
-        except ProgrammingError as error:
-            env.fail(name, f"has an option that PostgreSQL does not know: {str(error).strip()}")
-        config["ENGINE"] = "todo_project.postgresql"
-        # What the URL says wins. Not one of these is a startup option, which poolers refuse.
-        for option, value in {
-            "server_side_binding": True,
-            "application_name": "todo",
-            "keepalives_idle": 30,
-            "keepalives_interval": 10,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 5000,  # milliseconds
-        }.items():
-            options.setdefault(option, value)
-    return config
-
-
 DATABASES = {
-    "default": database(
+    "default": database_url.parse(
         "DATABASE_URL",
         env.text("DATABASE_URL", "sqlite:///db.sqlite3" if DEBUG else None)
         or env.required("DATABASE_URL", UNLESS_DEBUG),
@@ -183,7 +101,7 @@ DATABASES = {
 # `migrate` goes past the pooler, where a session may have its own timeouts: a migration that
 # cannot get its lock gives up, and does not make every request queue up behind it.
 if unpooled := env.text("DATABASE_URL_UNPOOLED"):
-    DATABASES["unpooled"] = database("DATABASE_URL_UNPOOLED", unpooled)
+    DATABASES["unpooled"] = database_url.parse("DATABASE_URL_UNPOOLED", unpooled)
     DATABASES["unpooled"]["TEST"] = {"MIRROR": "default"}
     if DATABASES["unpooled"]["ENGINE"] != DATABASES["default"]["ENGINE"]:
         env.fail("DATABASE_URL_UNPOOLED", "is of another kind than DATABASE_URL")
@@ -216,16 +134,16 @@ if AUTH_MODE == "jwt":
 # REST framework: deny by default; a view that opts out says so itself -----------------------
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["tasks.authentication.BearerAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["tasks.permissions.IsOwner"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "todo_project.media.Negotiation",
-    "DEFAULT_PARSER_CLASSES": ["todo_project.media.JSONParser"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["todo_project.auth.bearer.BearerAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["todo_project.auth.permissions.IsOwner"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "todo_project.api.negotiation.Negotiation",
+    "DEFAULT_PARSER_CLASSES": ["todo_project.api.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": [
-        "todo_project.media.JSONRenderer",
+        "todo_project.api.renderers.JSONRenderer",
         *(["rest_framework.renderers.BrowsableAPIRenderer"] if DEBUG else []),
     ],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "todo_project.problems.exception_handler",
+    "EXCEPTION_HANDLER": "todo_project.api.problems.exception_handler",
     "UNAUTHENTICATED_USER": None,
     "URL_FORMAT_OVERRIDE": None,
 }
@@ -248,7 +166,7 @@ SPECTACULAR_SETTINGS = {
         {"name": "health", "description": "For probes; without a token"},
     ],
     "COMPONENT_SPLIT_PATCH": False,
-    "POSTPROCESSING_HOOKS": ["todo_project.openapi.complete"],
+    "POSTPROCESSING_HOOKS": ["todo_project.api.openapi.complete"],
 }
 
 # Security -----------------------------------------------------------------------------------
@@ -258,7 +176,7 @@ SECURE_HSTS_SECONDS = 0 if DEBUG else 365 * 24 * 3600
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 X_FRAME_OPTIONS = "DENY"
 LOGIN_REDIRECT_URL = "admin:index"
-CSRF_FAILURE_VIEW = "todo_project.problems.csrf_failure"
+CSRF_FAILURE_VIEW = "todo_project.api.problems.csrf_failure"
 
 SILENCED_SYSTEM_CHECKS = [
     "security.W003",  # CsrfViewMiddleware stands in MIDDLEWARE as the admin's subclass of it,
@@ -287,7 +205,7 @@ AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
-AXES_LOCKOUT_CALLABLE = "todo_project.problems.locked_out"
+AXES_LOCKOUT_CALLABLE = "todo_project.api.problems.locked_out"
 # By default each try meanwhile begins the quarter of an hour anew, and whoever goes on guessing
 # shuts the operator out for good.
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False

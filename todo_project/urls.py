@@ -3,8 +3,9 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from todo_project import converters
-from todo_project.views import DocsView, HealthView, ReadyView, SchemaView
+from todo_project.api import converters
+from todo_project.api.docs import DocsView, SchemaView
+from todo_project.api.health import HealthView, ReadyView
 
 converters.install()
 
@@ -17,7 +18,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
 ]
 
-handler400 = "todo_project.problems.bad_request"
-handler403 = "todo_project.problems.permission_denied"
-handler404 = "todo_project.problems.not_found"
-handler500 = "todo_project.problems.server_error"
+handler400 = "todo_project.api.problems.bad_request"
+handler403 = "todo_project.api.problems.permission_denied"
+handler404 = "todo_project.api.problems.not_found"
+handler500 = "todo_project.api.problems.server_error"

@@ -24,7 +24,7 @@ from psycopg import errors, waiting
 from psycopg.adapt import AdaptersMap
 from psycopg.types.datetime import TimestamptzLoader
 
-from todo_project.database import remaining
+from todo_project.database.deadline import remaining
 
 CANCEL_GRACE = 0.4
 """Seconds to ask the server to cancel a statement past its deadline, and as many to hear of it."""

@@ -15,7 +15,10 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.middleware.common import CommonMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
 
-from todo_project import database, logs, problems
+from todo_project import logs
+from todo_project.api import problems
+from todo_project.database.deadline import end_deadline, start_deadline
+from todo_project.database.errors import OutcomeUnknown, is_unavailable
 
 BODY_LIMIT = 64 * 1024
 """Bytes that a body may have."""
@@ -46,7 +49,7 @@ class RequestMiddleware:
         try:
             response = self._respond(request)
         finally:
-            database.end_deadline()
+            end_deadline()
             logs.current.request_id = "-"
         if response.status_code == 405 and response.streaming:  # WhiteNoise's, without a body
             allowed = response["Allow"]
@@ -76,18 +79,18 @@ class RequestMiddleware:
                 request.path_info = path[:-1]
             if not read_body(request):
                 return problems.response(400, "incomplete_body", "The body broke off.")
-        database.start_deadline()
+        start_deadline()
         return self.get_response(request)
 
     def process_exception(
         self, request: HttpRequest, exception: Exception
     ) -> HttpResponseBase | None:
         """Django's hook for what no view has handled."""
-        if not database.is_unavailable(exception):
+        if not is_unavailable(exception):
             return None
         if request.method == "POST" and _is_admin(request.path_info):
             # The ORM does not tell how far its transaction came.
-            exception = database.OutcomeUnknown(str(exception))
+            exception = OutcomeUnknown(str(exception))
         return problems.unavailable(exception)
 
 

@@ -20,7 +20,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from todo_project import logs
-from todo_project.database import OutcomeUnknown, is_unavailable
+from todo_project.database.errors import OutcomeUnknown, is_unavailable
 
 logger = logging.getLogger(__name__)
 

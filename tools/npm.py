@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
+from tools.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
 
 EXAMPLES = PROJECT_ROOT / "examples"
 MISSING = "npm is not on PATH: Node 20 or later with npm is needed"

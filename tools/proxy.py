@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from tests.servers import HOST, free_port
+from tools.servers import HOST, free_port
 
 T = TypeVar("T")
 SSL, GSS = 80877103, 80877104

@@ -9,7 +9,7 @@ import jwt
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from todo_project.converters import parse_uuid
+from todo_project.api.converters import parse_uuid
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

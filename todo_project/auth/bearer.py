@@ -10,9 +10,9 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.request import Request
 
-from tasks.jwks import NoKeysError, UnknownKeyError, key_set
-from todo_project.converters import parse_uuid
-from todo_project.problems import ServiceUnavailable
+from todo_project.api.converters import parse_uuid
+from todo_project.api.problems import ServiceUnavailable
+from todo_project.auth.jwks import NoKeysError, UnknownKeyError, key_set
 
 LONGEST = 16 * 1024
 """Characters of a token; a longer one is refused unread."""
@@ -118,7 +118,7 @@ def _key(token: str) -> tuple[Any, list[str]]:
 class BearerScheme(OpenApiAuthenticationExtension):
     """The scheme in the OpenAPI document."""
 
-    target_class = "tasks.authentication.BearerAuthentication"
+    target_class = "todo_project.auth.bearer.BearerAuthentication"
     name = "bearer"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, str]:

@@ -13,7 +13,7 @@ LOCK_NOT_AVAILABLE = "55P03"
 class Command(migrate.Command):
     """`--database` is by default the one of `DATABASE_URL_UNPOOLED`, where that is set.
 
-    A migration that cannot get its lock gives up (see `todo_project.postgresql`): CommandError.
+    A migration that cannot get its lock gives up (see `SchemaEditor`): CommandError.
     """
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -1,56 +1,16 @@
-"""What the API speaks: JSON in, JSON out, and which of its renderers a client gets."""
+"""Which renderer and parser a request gets."""
 
 from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
 
-import orjson
 from django.http import HttpRequest
 from django.http.request import MediaType
-from rest_framework.exceptions import NotAcceptable, ParseError
+from rest_framework.exceptions import NotAcceptable
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
-
-
-class JSONRenderer(BaseRenderer):
-    media_type = "application/json"
-    format = "json"
-    charset = None  # RFC 8259 section 11: JSON has no charset parameter
-    render_style = "text"
-
-    def render(
-        self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None
-    ) -> bytes:
-        if data is None:
-            return b""
-        # A browsable page shows it to a person.
-        option = orjson.OPT_INDENT_2 if (renderer_context or {}).get("indent") else None
-        return orjson.dumps(data, option=option)
-
-
-class JSONParser(BaseParser):
-    """Strict JSON (RFC 8259): UTF-8 without a BOM, no NaN, no lone surrogates, bounded nesting.
-
-    The standard library's parser, and with it REST framework's, ends in a RecursionError on some
-    hundred bytes of `[`.
-    """
-
-    media_type = "application/json"
-    renderer_class = JSONRenderer
-
-    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
-        try:
-            return orjson.loads(stream.read())
-        except orjson.JSONDecodeError as error:
-            raise ParseError(f"The body is not JSON, or beyond its limits: {error}.") from None
-
-
-class MergePatchParser(JSONParser):
-    """RFC 7396: a member that is present is set, null included; one that is absent stays."""
-
-    media_type = "application/merge-patch+json"
 
 
 class Negotiation(BaseContentNegotiation):

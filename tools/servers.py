@@ -40,6 +40,28 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 # Nothing of the developer's environment: PGDATA, PGOPTIONS or LC_ALL would change a server.
 CLEAN_ENVIRONMENT = {"PATH": os.environ.get("PATH", os.defpath), "HOME": os.path.expanduser("~")}
 
+# What every run has, whatever the developer's shell or .env file says. An empty value counts as
+# not set, but keeps the .env file's from being read.
+ENVIRONMENT = {
+    "DJANGO_SETTINGS_MODULE": "todo_project.settings",
+    "DEBUG": "false",
+    "SECRET_KEY": "a key for tests alone, long enough that Django's check is content with it",
+    "ALLOWED_HOSTS": "testserver,localhost,127.0.0.1",
+    "AUTH_MODE": "none",
+    "DATABASE_URL_UNPOOLED": "",
+    "JWT_SECRET": "",
+    "BETTER_AUTH_SECRET": "",
+    "JWT_JWKS_URL": "",
+    "JWT_ISSUER": "",
+    "JWT_AUDIENCE": "",
+    "JWT_LEEWAY": "",
+    "CORS_ALLOWED_ORIGINS": "",
+    "PORT": "",
+    "WEB_CONCURRENCY": "",
+    "WEB_THREADS": "",
+    "LOG_LEVEL": "",
+}
+
 
 class ServerError(Exception):
     """A server is missing, did not start or did not stop; the message holds its log."""

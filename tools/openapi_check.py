@@ -1,7 +1,7 @@
 """The OpenAPI document is complete, valid, well made, and the one in openapi.yaml.
 
-    python -m tests.openapi_check            compare and lint
-    python -m tests.openapi_check --write    write openapi.yaml anew, and lint
+    python -m tools.openapi_check            compare and lint
+    python -m tools.openapi_check --write    write openapi.yaml anew, and lint
 
 Three judges. drf-spectacular warns of what it could not resolve. openapi-spec-validator, of the
 python-openapi project, holds the document against the specification. Redocly CLI judges the rest:
@@ -20,8 +20,8 @@ from pathlib import Path
 import yaml
 from openapi_spec_validator import validate
 
-from tests import npm
-from tests.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
+from tools import npm
+from tools.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
 
 CHECKED_IN = PROJECT_ROOT / "openapi.yaml"
 

@@ -14,9 +14,9 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiYamlRenderer, OpenApiYamlRenderer2
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 
-from todo_project import problems
-from todo_project.media import JSONRenderer
-from todo_project.problems import FieldError, field_error
+from todo_project.api import problems
+from todo_project.api.problems import FieldError, field_error
+from todo_project.api.renderers import JSONRenderer
 
 Schema = dict[str, Any]
 Good = tuple[str, Any, Sequence[str], Mapping[str, Any]]

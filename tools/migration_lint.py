@@ -1,4 +1,4 @@
-"""Every migration's SQL for PostgreSQL, read by squawk: `python -m tests.migration_lint`.
+"""Every migration's SQL for PostgreSQL, read by squawk: `python -m tools.migration_lint`.
 
 Exits with 1 and squawk's own words where a migration would hold up a table in use.
 """
@@ -15,8 +15,7 @@ import django
 from django.core.management import call_command
 from django.db.migrations.loader import MigrationLoader
 
-from tests.database_plugin import ENVIRONMENT
-from tests.servers import PostgreSQL
+from tools.servers import ENVIRONMENT, PostgreSQL
 
 APP = "tasks"
 EXCLUDED = [

@@ -1,0 +1,49 @@
+"""What all API views share."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from todo_project.api.negotiation import Negotiation, OneRenderer
+from todo_project.api.problems import BadRequest, ContentTooLarge
+from todo_project.api.renderers import JSONRenderer
+
+
+class APIMixin(APIView):
+    """The order of the checks, and lean headers. Goes before REST framework's view class."""
+
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        # Django REST framework would send Allow with every response.
+        return {"Vary": "Accept"} if settings.DEBUG else {}
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        if getattr(request._request, "body_too_large", False):
+            raise ContentTooLarge
+        super().initial(request, *args, **kwargs)
+
+    def check_permissions(self, request: Request) -> None:
+        """Between authentication and permission: a malformed id is 400, and nobody's."""
+        for name, value in self.kwargs.items():
+            if not isinstance(value, UUID):
+                raise BadRequest(f"{name} in the path is not a UUID.", "malformed_id")
+        super().check_permissions(request)
+
+    def options(self, request: Any, *args: Any, **kwargs: Any) -> Response:
+        return Response(headers={"Allow": ", ".join(self.allowed_methods)})
+
+
+class PublicView(APIMixin):
+    """Open to everybody, and answers in JSON whatever the prober accepts."""
+
+    authentication_classes = ()
+    permission_classes = ()
+    renderer_classes: Sequence[type[BaseRenderer]] = (JSONRenderer,)
+    content_negotiation_class: type[Negotiation] = OneRenderer
+    http_method_names = ["get", "head", "options"]
