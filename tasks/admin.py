@@ -6,6 +6,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.widgets import AdminTextareaWidget
+from django.db import models
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse_lazy
@@ -27,24 +28,21 @@ class LinesField(forms.CharField):
         return self.to_python(initial) != self.to_python(data)
 
 
-class TaskForm(forms.ModelForm):
-    # A title may have line breaks, which a one-line input would drop.
-    title = LinesField(widget=AdminTextareaWidget(attrs={"rows": 1}))
-    description = LinesField(required=False, strip=False, widget=AdminTextareaWidget)
-
-    class Meta:
-        model = Task
-        fields = ["title", "description", "is_completed"]
-
-
 @admin.register(Task)
 class TaskAdmin(admin.ModelAdmin):
-    form = TaskForm
+    fields = [*Task.resource.writable, *Task.resource.read_only]
+    readonly_fields = Task.resource.read_only
     list_display = ["title", "user_id", "is_completed", "created_at", "updated_at"]
-    list_filter = ["is_completed"]
+    list_filter = Task.resource.filterable
     search_fields = ["id"]  # shows the box; get_search_results does the search
     search_help_text = "A task's id or a user's id, in full"
-    readonly_fields = ["id", "user_id", "created_at", "updated_at"]
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if isinstance(db_field, models.TextField) and not db_field.choices:
+            widget = AdminTextareaWidget(attrs={"rows": 1} if not db_field.blank else {})
+            kwargs |= {"form_class": LinesField, "strip": not db_field.blank, "widget": widget}
+            return db_field.formfield(**kwargs)
+        return super().formfield_for_dbfield(db_field, request, **kwargs)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """No: owners make their tasks."""
@@ -64,4 +62,4 @@ class TaskAdmin(admin.ModelAdmin):
     def save_model(self, request: HttpRequest, obj: Task, form: Any, change: bool) -> None:
         """Write what was changed and nothing else: a client may have changed the rest meanwhile."""
         if form.changed_data:
-            obj.save(update_fields=[*form.changed_data, "updated_at"])
+            obj.save(update_fields=form.changed_data)

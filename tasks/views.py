@@ -1,105 +1,102 @@
 """The task API: one viewset."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.urls import reverse
 from rest_framework.exceptions import NotFound, ParseError, UnsupportedMediaType
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.serializers import BaseSerializer
+from rest_framework.serializers import BaseSerializer, Serializer
 from rest_framework.viewsets import GenericViewSet
 
-from tasks import schema, serializers
-from tasks.models import Row, Task, TaskQuerySet
-from tasks.pagination import ListParameters
-from tasks.preconditions import etag, if_match, is_fresh, page_etag
+from tasks.etags import Conditions, page_etag, task_etag
+from tasks.list_parameters import ListParameters
+from tasks.models import (
+    NO_PRECONDITIONS,
+    KeyReused,
+    Preconditions,
+    Task,
+    TaskJSON,
+    TaskQuerySet,
+    TooManyTasks,
+)
+from tasks.schema import DOCUMENT
+from tasks.serializers import (
+    INPUT_SERIALIZERS,
+    CompleteTaskSerializer,
+    CreateTaskSerializer,
+    ReplaceTaskSerializer,
+    UpdateTaskSerializer,
+)
 from todo_project.api.parsers import JSONParser, MergePatchParser
-from todo_project.api.problems import BadRequest, Invalid, PreconditionFailed
+from todo_project.api.problems import BadRequest, Conflict, Invalid, PreconditionFailed
 from todo_project.api.views import APIMixin
 
 
 class TaskViewSet(APIMixin, GenericViewSet[Task]):
     http_method_names = ["get", "head", "post", "put", "patch", "delete", "options"]
-    serializers_by_action = {
-        "create": serializers.CreateTaskSerializer,
-        "update": serializers.ReplaceTaskSerializer,
-        "partial_update": serializers.UpdateTaskSerializer,
-        "complete": serializers.CompleteTaskSerializer,
-    }
+    document = DOCUMENT
 
     def get_queryset(self) -> TaskQuerySet:
         return Task.objects.owned_by(self.kwargs["user_id"])
 
-    @schema.list_tasks
     def list(self, request: Request, user_id: UUID) -> Response:
         parameters = ListParameters(request, user_id)
-        rows, ways = parameters.window(self.get_queryset().page(parameters.query))
-        links = ""
-        if ways:
-            path = reverse("task-list", args=[user_id])
-            links = ", ".join(f'<{parameters.link(path, at)}>; rel="{way}"' for way, at in ways)
-        headers = {"ETag": page_etag(rows, links)}
-        if links:
-            headers["Link"] = links
-        if is_fresh(request, headers["ETag"]):
-            return Response(status=304, headers=headers)
-        owner = str(user_id)
-        return Response([serializers.represent(owner, row) for row in rows], headers=headers)
+        found = self.get_queryset().page(parameters.query)
+        page, links = parameters.paginate(found, reverse("task-list", args=[user_id]))
+        body = f"[{','.join(page)}]".encode()
+        headers = {"ETag": page_etag(body, links)} | ({"Link": links} if links else {})
+        return self._read(request, body, headers)
 
-    @schema.create_task
     def create(self, request: Request, user_id: UUID) -> Response:
         body = self._body(request)
         key = self._idempotency_key(request)
-        values = serializers.CreateTaskSerializer.validated(body)
-        row = self.get_queryset().add(**values, idempotency_key=key)
-        if row is None:
+        values = CreateTaskSerializer.validate_body(body)
+        try:
+            task = self.get_queryset().add(values, key, settings.MAX_TASKS_PER_OWNER)
+        except KeyReused:
             raise Invalid(
                 "This Idempotency-Key was used with another payload.", "idempotency_key_reused"
-            )
-        location = reverse("task-detail", args=[user_id, row.id])
-        return self._task(row, status=201, headers={"Location": location})
+            ) from None
+        except TooManyTasks:
+            raise Conflict(
+                f"You have {settings.MAX_TASKS_PER_OWNER} tasks, which is the limit.",
+                "too_many_tasks",
+            ) from None
+        location = reverse("task-detail", args=[user_id, task["id"]])
+        return self._task(task, status=201, headers={"Location": location})
 
-    @schema.get_task
     def retrieve(self, request: Request, user_id: UUID, id: UUID) -> Response:
-        row = self._found(self.get_queryset().fetch(id))
-        if is_fresh(request, etag(row)):
-            return Response(status=304, headers={"ETag": etag(row)})
-        return self._task(row)
+        task = self._found(self.get_queryset().fetch(id))
+        return self._read(request, task, {"ETag": task_etag(task)})
 
-    @schema.replace_task
     def update(self, request: Request, user_id: UUID, id: UUID) -> Response:
-        values = serializers.ReplaceTaskSerializer.validated(self._body(request))
+        values = ReplaceTaskSerializer.validate_body(self._body(request))
         return self._change(request, id, values)
 
-    @schema.update_task
     def partial_update(self, request: Request, user_id: UUID, id: UUID) -> Response:
-        values = serializers.UpdateTaskSerializer.validated(self._body(request))
+        values = UpdateTaskSerializer.validate_body(self._body(request))
         return self._change(request, id, values)
 
-    @schema.complete_task
     def complete(self, request: Request, user_id: UUID, id: UUID) -> Response:
         if request.stream is None:
-            tags = if_match(request)
-            row = self.get_queryset().toggle(id, tags)
-            return self._task(row or self._missing(id, tags))
-        values = serializers.CompleteTaskSerializer.validated(self._body(request))
+            return self._task(self._write(request, id, lambda tasks, p: tasks.toggle(id, p)))
+        values = CompleteTaskSerializer.validate_body(self._body(request))
         return self._change(request, id, values)
 
-    @schema.delete_task
     def destroy(self, request: Request, user_id: UUID, id: UUID) -> Response:
-        tags = if_match(request)
-        if not self.get_queryset().remove(id, tags):
-            self._missing(id, tags)
+        self._write(request, id, lambda tasks, p: tasks.remove(id, p))
         return Response(status=204)
 
     # Helpers ------------------------------------------------------------------------------
 
     def get_serializer_class(self) -> type[BaseSerializer[Any]]:
-        """For the browsable API's forms."""
-        return self.serializers_by_action.get(self.action, serializers.TaskSerializer)
+        """For the forms of the browsable API."""
+        return INPUT_SERIALIZERS.get(self.action, Serializer)
 
     def get_parsers(self) -> Any:
         patches = self.request is not None and self.request.method == "PATCH"
@@ -112,28 +109,6 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
             raise ParseError("A JSON body is required.")
         return request.data
 
-    def _change(self, request: Request, id: UUID, values: dict[str, Any]) -> Response:
-        tags = if_match(request)
-        if values:
-            row = self.get_queryset().change(id, values, tags)
-        else:  # an empty patch changes nothing, but its precondition counts
-            row = self.get_queryset().fetch(id)
-            if row is not None and tags is not None and row.updated_at not in tags:
-                row = None
-        return self._task(row or self._missing(id, tags))
-
-    def _found(self, row: Row | None) -> Row:
-        if row is None:
-            raise NotFound("There is no such task.")
-        return row
-
-    def _missing(self, id: UUID, tags: Sequence[str] | None) -> NoReturn:
-        """After a write that met no task: 404, or 412 with the tag that the task has by now."""
-        if tags is None:
-            self._found(None)
-        current = self._found(self.get_queryset().fetch(id))
-        raise PreconditionFailed(headers={"ETag": etag(current)})
-
     def _idempotency_key(self, request: Request) -> str | None:
         """Raises BadRequest for a key that is not 1 to 255 visible ASCII characters."""
         key = request.META.get("HTTP_IDEMPOTENCY_KEY")
@@ -144,6 +119,40 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
             )
         return key
 
-    def _task(self, row: Row, status: int = 200, headers: Mapping[str, str] = {}) -> Response:
-        body = serializers.represent(str(self.kwargs["user_id"]), row)
-        return Response(body, status=status, headers={"ETag": etag(row), **headers})
+    def _read(self, request: Request, body: Any, headers: dict[str, str]) -> Response:
+        conditions = Conditions.of(request)
+        if conditions.if_match_fails(headers["ETag"]):
+            raise PreconditionFailed(headers={"ETag": headers["ETag"]})
+        if conditions.if_none_match_fails(headers["ETag"]):
+            return Response(status=304, headers=headers)
+        return Response(body, headers=headers)
+
+    def _change(self, request: Request, id: UUID, values: dict[str, Any]) -> Response:
+        return self._task(self._write(request, id, lambda tasks, p: tasks.change(id, values, p)))
+
+    def _write(
+        self, request: Request, id: UUID, operation: Callable[[TaskQuerySet, Preconditions], Any]
+    ) -> Any:
+        """What an operation on a task returns.
+
+        Raises NotFound if there is no such task, else PreconditionFailed, with the current ETag,
+        if the task does not meet the request's preconditions.
+        """
+        conditions = Conditions.of(request)
+        preconditions = conditions.preconditions()
+        if preconditions is not None and (done := operation(self.get_queryset(), preconditions)):
+            return done
+        unconditional = preconditions == NO_PRECONDITIONS
+        task = None if unconditional else self.get_queryset().fetch(id)
+        raise PreconditionFailed(headers={"ETag": task_etag(self._found(task))})
+
+    def _found(self, task: TaskJSON | None) -> TaskJSON:
+        if task is None:
+            raise NotFound("There is no such task.")
+        return task
+
+    def _task(
+        self, task: TaskJSON, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        headers = {"ETag": task_etag(task), **(headers or {})}
+        return Response(task, status=status, headers=headers)

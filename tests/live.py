@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import psycopg
 from django.urls import URLPattern, URLResolver, get_resolver, resolve
 
+from tasks.etags import task_etag
 from tests.client import ALICE, NOBODYS, Json
 from tests.database_plugin import LiveServer
 from tools.servers import HOST, Gunicorn
@@ -95,7 +96,7 @@ class Row(NamedTuple):
     def ask(self, client: Client, task: Json, key: str = "key") -> Answer:
         fill = {
             "task": task["id"],
-            "etag": f'"{task["updated_at"]}"',
+            "etag": task_etag(task),
             "key": key,
             "new": str(uuid.uuid4()),
         }

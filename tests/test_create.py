@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tasks.etags import task_etag
 from tasks.models import Task
 from tests.client import ALICE, BOB
 from tests.values import BAD_FIELDS, KEYS, TASKS, TEXTS, TIME, shown
@@ -30,7 +31,7 @@ def test_it_creates_a_task(api, django_assert_num_queries):
     created_at = datetime.fromisoformat(task["created_at"])
     assert before <= created_at <= datetime.now(UTC)
     assert api.last["Location"] == f"/api/{ALICE}/tasks/{task['id']}"
-    assert api.last["ETag"] == f'"{task["updated_at"]}"'
+    assert api.last["ETag"] == task_etag(task)
     assert api.get(api.last["Location"]) == task
     assert Task.objects.get().created_at == created_at
 

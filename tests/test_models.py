@@ -3,11 +3,13 @@
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+import orjson
 import pytest
 from django.db import IntegrityError, connection, transaction
 
 from tasks import models
-from tasks.models import ListQuery, NotOwned, Task, uuid7
+from tasks.models import NotOwned, Preconditions, Task, uuid7
+from tasks.statements import PageQuery
 from tests.client import ALICE, BOB
 from tests.values import make_tasks
 
@@ -36,8 +38,12 @@ def clock(monkeypatch):
     return Clock
 
 
-def get(row):
-    return Task.objects.get(id=row.id)
+def get(task):
+    return Task.objects.get(id=task["id"])
+
+
+def values(title, description=None, is_completed=False):
+    return {"title": title, "description": description, "is_completed": is_completed}
 
 
 # Constraints ----------------------------------------------------------------------------------
@@ -54,7 +60,7 @@ def get(row):
     ],
 )
 def test_the_database_itself_holds_the_lengths(mine, field, value, constraint):
-    row = mine.add("Buy milk", None, False)
+    row = mine.add(values("Buy milk"))
     with pytest.raises(IntegrityError, match=constraint), transaction.atomic():
         make_tasks(1, **{field: value})
     with pytest.raises(IntegrityError, match=constraint), transaction.atomic():
@@ -140,15 +146,16 @@ def test_an_owners_set_carries_the_filter(mine):
         lambda tasks: tasks[:1],
         lambda tasks: tasks.none(),
         lambda tasks: tasks | Task.objects.all(),
+        lambda tasks: Task.objects.filter(is_completed=True).owned_by(OWNER),
     ],
-    ids=["none", "all", "filter", "exclude", "order", "slice", "nothing", "or"],
+    ids=["none", "all", "filter", "exclude", "order", "slice", "nothing", "or", "filtered before"],
 )
 @pytest.mark.parametrize(
     "verb",
     [
-        lambda tasks: tasks.add("x", None, False),
+        lambda tasks: tasks.add(values("x")),
         lambda tasks: tasks.fetch(uuid4()),
-        lambda tasks: tasks.page(ListQuery()),
+        lambda tasks: tasks.page(PageQuery()),
         lambda tasks: tasks.change(uuid4(), {"title": "x"}),
         lambda tasks: tasks.toggle(uuid4()),
         lambda tasks: tasks.remove(uuid4()),
@@ -171,48 +178,49 @@ STEPS = [timedelta(0), timedelta(microseconds=1), timedelta(seconds=1), timedelt
 @pytest.mark.parametrize("start", [0, 1, 999_998, 999_999])
 def test_updated_at_rises_with_every_change_whatever_the_clock_does(mine, clock, step, start):
     clock.time = datetime(2026, 12, 31, 23, 59, 59, start, tzinfo=UTC)
-    row = mine.add("0", None, False)
-    id = UUID(row.id)
+    row = mine.add(values("0"))
+    id = UUID(row["id"])
     for n in range(4):
         clock.time += step
-        for values in ({"title": f"{n}!"}, None, {"title": f"{n}?", "description": f"{n}"}):
-            before = row.updated_at
-            row = mine.change(id, values) if values else mine.toggle(id)
-            assert row.updated_at > before
-            assert len(row.updated_at) == 27
+        for new in ({"title": f"{n}!"}, None, {"title": f"{n}?", "description": f"{n}"}):
+            before = row["updated_at"]
+            row = mine.change(id, new) if new else mine.toggle(id)
+            assert row["updated_at"] > before
+            assert len(row["updated_at"]) == 27
             assert row == mine.fetch(id)
     stored = get(row)
-    assert f"{stored.updated_at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}" == row.updated_at
+    assert f"{stored.updated_at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}" == row["updated_at"]
     stored.title = "admin"
     stored.save()
-    assert mine.fetch(id).updated_at > row.updated_at
+    assert mine.fetch(id)["updated_at"] > row["updated_at"]
 
 
 @pytest.mark.parametrize("step", STEPS, ids=str)
 @pytest.mark.parametrize("description", [None, "", "x"])
 def test_a_change_that_changes_nothing_moves_nothing(mine, clock, step, description):
-    row = mine.add("Buy milk", description, True)
+    row = mine.add(values("Buy milk", description, True))
     same = {"title": "Buy milk", "description": description, "is_completed": True}
     for fields in (["title"], ["description"], ["is_completed"], list(same)):
         clock.time += step
-        assert mine.change(UUID(row.id), {name: same[name] for name in fields}) == row
-    assert mine.fetch(UUID(row.id)) == row
+        assert mine.change(UUID(row["id"]), {name: same[name] for name in fields}) == row
+    assert mine.fetch(UUID(row["id"])) == row
     for description_ in {None, "", "x"} - {description}:
-        assert mine.change(UUID(row.id), {**same, "description": description_}) != row
+        assert mine.change(UUID(row["id"]), {**same, "description": description_}) != row
 
 
 def test_times_of_the_orm_and_of_the_statements_compare(mine, clock):
     """SQLite keeps a time without a fraction in another form than one with."""
     clock.time = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    row = mine.add("statement", None, False)
+    row = mine.add(values("statement"))
     (id,) = make_tasks(1, created_at=clock.time + timedelta(microseconds=1))
     (other,) = make_tasks(1, created_at=clock.time - timedelta(microseconds=1))
-    assert [found.id for found in mine.page(ListQuery())] == [id, row.id, other]
-    assert Task.objects.filter(created_at=clock.time).get().id == UUID(row.id)
-    assert [str(task.id) for task in mine.order_by("-created_at", "-id")] == [id, row.id, other]
-    tags = [row.updated_at]
-    assert mine.change(UUID(row.id), {"title": "x"}, tags).title == "x"
-    assert mine.change(UUID(row.id), {"title": "y"}, tags) is None
+    page = [orjson.loads(task)["id"] for task in mine.page(PageQuery())]
+    assert page == [id, row["id"], other]
+    assert Task.objects.filter(created_at=clock.time).get().id == UUID(row["id"])
+    assert [str(task.id) for task in mine.order_by("-created_at", "-id")] == [id, row["id"], other]
+    unchanged = Preconditions(match=[clock.time])
+    assert mine.change(UUID(row["id"]), {"title": "x"}, unchanged)["title"] == "x"
+    assert mine.change(UUID(row["id"]), {"title": "y"}, unchanged) is None
 
 
 def test_a_task_saved_by_the_orm_gets_its_times():

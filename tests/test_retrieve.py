@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tasks.etags import task_etag
 from tests.client import ALICE, BOB
 from tests.values import KEYS, MISSING, TASKS, make_tasks
 
@@ -16,7 +17,7 @@ def test_it_returns_the_task(api, django_assert_num_queries):
     assert found == task
     assert list(found) == KEYS
     assert api.last["Content-Type"] == "application/json"
-    assert api.last["ETag"] == f'"{task["updated_at"]}"'
+    assert api.last["ETag"] == task_etag(task)
 
 
 def test_ids_in_upper_case_are_the_same_ids(api):

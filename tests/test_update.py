@@ -2,6 +2,7 @@
 
 import pytest
 
+from tasks.etags import task_etag
 from tests.client import BOB
 from tests.values import BAD_FIELDS, KEYS, MISSING, TASKS, TEXTS, shown
 
@@ -38,7 +39,7 @@ def test_it_sets_what_is_there(api, task, path, patch, content_type, django_asse
     assert list(new) == KEYS
     assert new == {**task, **patch, "updated_at": new["updated_at"]}
     assert new["updated_at"] > task["updated_at"]
-    assert api.last["ETag"] == f'"{new["updated_at"]}"'
+    assert api.last["ETag"] == task_etag(new)
     assert api.get(path) == new
 
 
@@ -57,7 +58,7 @@ def test_it_sets_what_is_there(api, task, path, patch, content_type, django_asse
 )
 def test_a_patch_that_changes_nothing_moves_nothing(api, task, path, patch):
     assert api.patch(path, patch) == task
-    assert api.last["ETag"] == f'"{task["updated_at"]}"'
+    assert api.last["ETag"] == task_etag(task)
     assert api.get(path) == task
 
 

@@ -131,6 +131,8 @@ if AUTH_MODE == "jwt":
         name = "JWT_SECRET" if env.text("JWT_SECRET") else "BETTER_AUTH_SECRET"
         env.fail(name, "must have 32 bytes or more (RFC 7518 section 3.2)")
 
+MAX_TASKS_PER_OWNER: int | None = None
+
 # REST framework: deny by default; a view that opts out says so itself -----------------------
 
 REST_FRAMEWORK = {
@@ -142,7 +144,7 @@ REST_FRAMEWORK = {
         "todo_project.api.renderers.JSONRenderer",
         *(["rest_framework.renderers.BrowsableAPIRenderer"] if DEBUG else []),
     ],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "todo_project.api.openapi.OperationSchema",
     "EXCEPTION_HANDLER": "todo_project.api.problems.exception_handler",
     "UNAUTHENTICATED_USER": None,
     "URL_FORMAT_OVERRIDE": None,
@@ -165,8 +167,7 @@ SPECTACULAR_SETTINGS = {
         {"name": "tasks", "description": "The tasks of one owner"},
         {"name": "health", "description": "For probes; without a token"},
     ],
-    "COMPONENT_SPLIT_PATCH": False,
-    "POSTPROCESSING_HOOKS": ["todo_project.api.openapi.complete"],
+    "POSTPROCESSING_HOOKS": ["todo_project.api.openapi.add_components"],
 }
 
 # Security -----------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from django.conf import settings
 from django.http import HttpResponse
 from django.shortcuts import render
-from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -20,7 +19,6 @@ class SchemaView(PublicView):
     renderer_classes = (JSONRenderer, *openapi.OTHER_RENDERERS)
     content_negotiation_class = Negotiation
 
-    @extend_schema(exclude=True)
     def get(self, request: Request) -> HttpResponse:
         media_type = request.accepted_media_type
         content = openapi.document(settings.AUTH_MODE, media_type)
@@ -36,7 +34,6 @@ class SchemaView(PublicView):
 class DocsView(PublicView):
     """Swagger UI, from files that this service has itself."""
 
-    @extend_schema(exclude=True)
     def get(self, request: Request) -> HttpResponse:
         response = render(request, "todo_project/docs.html")
         response["Content-Security-Policy"] = page_policy(form_action="'none'")

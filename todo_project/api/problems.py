@@ -73,17 +73,24 @@ class ContentTooLarge(ProblemException):
     default_code = "content_too_large"
 
 
+class Conflict(ProblemException):
+    status_code = HTTPStatus.CONFLICT
+    default_code = "conflict"
+
+
 class PreconditionFailed(ProblemException):
-    """RFC 9110 section 13.1.1: the client has not seen the latest change."""
+    """RFC 9110 section 13.1. `headers` should have the current ETag."""
 
     status_code = HTTPStatus.PRECONDITION_FAILED
-    default_detail = "The task has changed since the ETag in If-Match."
+    default_detail = (
+        "The precondition in If-Match or If-None-Match is not met; ETag has the current tag."
+    )
     default_code = "precondition_failed"
 
 
 class Invalid(ProblemException):
     status_code = HTTPStatus.UNPROCESSABLE_ENTITY
-    default_detail = "The body does not fit: see errors."
+    default_detail = "The body is invalid. See errors."
     default_code = "validation_error"
 
 

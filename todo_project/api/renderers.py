@@ -1,4 +1,4 @@
-"""JSON out."""
+"""Renderers of responses."""
 
 from typing import Any
 
@@ -17,6 +17,9 @@ class JSONRenderer(BaseRenderer):
     ) -> bytes:
         if data is None:
             return b""
-        # A browsable page shows it to a person.
-        option = orjson.OPT_INDENT_2 if (renderer_context or {}).get("indent") else None
-        return orjson.dumps(data, option=option)
+        indented = (renderer_context or {}).get("indent")  # for a page of the browsable API
+        if isinstance(data, bytes):  # JSON already
+            if not indented:
+                return data
+            data = orjson.loads(data)
+        return orjson.dumps(data, option=orjson.OPT_INDENT_2 if indented else None)

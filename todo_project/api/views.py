@@ -5,12 +5,15 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from todo_project.api.negotiation import Negotiation, OneRenderer
+from todo_project.api.openapi import Document
 from todo_project.api.problems import BadRequest, ContentTooLarge
 from todo_project.api.renderers import JSONRenderer
 
@@ -18,10 +21,21 @@ from todo_project.api.renderers import JSONRenderer
 class APIMixin(APIView):
     """The order of the checks, and lean headers. Goes before REST framework's view class."""
 
+    document: Document = {}
+    """What the OpenAPI document says of the operations; empty leaves them out."""
+
     @property
     def default_response_headers(self) -> dict[str, str]:
         # Django REST framework would send Allow with every response.
         return {"Vary": "Accept"} if settings.DEBUG else {}
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Without the reference from the view to its response, which refers to the view: a page
+        of tasks would stay in memory until the garbage collector runs."""
+        try:
+            return super().dispatch(request, *args, **kwargs)
+        finally:
+            vars(self).pop("response", None)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         if getattr(request._request, "body_too_large", False):

@@ -5,7 +5,6 @@ from uuid import UUID
 
 import jwt
 from django.conf import settings
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.request import Request
@@ -113,21 +112,3 @@ def _key(token: str) -> tuple[Any, list[str]]:
     if not isinstance(kid, str):
         raise UnknownKeyError
     return key_set(settings.JWT_JWKS_URL).key(kid)
-
-
-class BearerScheme(OpenApiAuthenticationExtension):
-    """The scheme in the OpenAPI document."""
-
-    target_class = "todo_project.auth.bearer.BearerAuthentication"
-    name = "bearer"
-
-    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
-        return {
-            "type": "http",
-            "scheme": "bearer",
-            "bearerFormat": "JWT",
-            "description": "A JWT whose `sub` is the `user_id` of the path.",
-        }
-
-    def get_security_requirement(self, auto_schema: Any) -> dict[str, list[str]] | list[Any]:
-        return [] if settings.AUTH_MODE == "none" else {self.name: []}

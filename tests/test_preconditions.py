@@ -1,4 +1,4 @@
-"""If-Match (RFC 9110 section 13.1.1) on PUT, PATCH, DELETE and complete."""
+"""If-Match and If-None-Match (RFC 9110 section 13.1), mostly on PUT, PATCH, DELETE and complete."""
 
 from typing import Any, NamedTuple
 
@@ -182,8 +182,47 @@ def test_a_write_that_changes_nothing_leaves_the_tag_good(api: API, path: str, t
     api.delete(path, headers={"If-Match": tag})
 
 
-def test_reading_and_creating_take_no_notice(api: API, path: str) -> None:
-    for header in (STALE, "x"):
-        api.get(path, headers={"If-Match": header})
-        api.get(TASKS, headers={"If-Match": header})
-        api.post(TASKS, {"title": "Buy tea"}, headers={"If-Match": header})
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_read_whose_tag_is_not_the_current_one_is_412(
+    api: API, path: str, method: str, django_assert_num_queries: Any
+) -> None:
+    for read in (path, TASKS):
+        api.get(read)
+        tag = api.last["ETag"]
+        for header in (STALE, "x", f"W/{tag}"):
+            with django_assert_num_queries(1):
+                api.request(method, read, expected=412, headers={"If-Match": header})
+            assert api.last["ETag"] == tag
+        for header in ("*", tag, f"{STALE}, {tag}"):
+            api.request(method, read, headers={"If-Match": header})
+        # If-Match comes first (RFC 9110 section 13.2.2).
+        both = {"If-Match": STALE, "If-None-Match": tag}
+        api.request(method, read, expected=412, headers=both)
+
+
+@every_write
+@pytest.mark.parametrize("header", ["*", "{tag}", "W/{tag}", f"{STALE}, {{tag}}"])
+def test_a_write_whose_if_none_match_is_the_current_tag_is_412(
+    api: API, path: str, tag: str, write: Write, header: str
+) -> None:
+    task = api.get(path)
+    problem = write.send(api, path, 412, If_None_Match=header.replace("{tag}", tag))
+    assert problem["code"] == "precondition_failed"
+    assert api.last["ETag"] == tag
+    assert api.get(path) == task
+    missing = f"{TASKS}/{NOBODYS}"
+    write.send(api, missing, 404, If_None_Match=header.replace("{tag}", tag))
+
+
+@every_write
+def test_a_write_with_another_if_none_match_is_done_in_one_statement(
+    api: API, path: str, tag: str, write: Write, django_assert_num_queries: Any
+) -> None:
+    with django_assert_num_queries(1):
+        write.send(api, path, If_None_Match=STALE, If_Match=tag)
+
+
+def test_creating_takes_no_notice(api: API) -> None:
+    for header in (STALE, "x", "*"):
+        for name in ("If-Match", "If-None-Match"):
+            api.post(TASKS, {"title": "Buy tea"}, headers={name: header})

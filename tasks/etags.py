@@ -1,0 +1,82 @@
+"""ETags and conditional requests (RFC 9110 sections 8.8.3 and 13.1).
+
+A task's tag is its `updated_at` and a version of what is returned. It changes with every change of
+the task, so it is strong, and a writing statement can compare it without reading the task first.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, NamedTuple, Self
+
+from django.http import HttpRequest
+
+from tasks.models import Preconditions, Task
+
+VERSION = Task.resource.version
+
+_parse = re.compile(
+    rf'"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}\.[0-9]{{6}}Z)-{VERSION}"'
+).fullmatch
+
+
+def task_etag(task: Mapping[str, Any]) -> str:
+    return f'"{task["updated_at"]}-{VERSION}"'
+
+
+def page_etag(body: bytes, links: str) -> str:
+    """The tag of a page: it changes exactly when the body or the links do."""
+    hashed = hashlib.sha256(body)
+    hashed.update(links.encode())
+    return f'"{hashed.hexdigest()[:32]}"'
+
+
+class Conditions(NamedTuple):
+    """The tags in a request's If-Match and If-None-Match, each None without the header.
+
+    None of our tags has a comma, so splitting at commas loses no tag that could match. Weak tags
+    match in If-None-Match alone.
+    """
+
+    match: list[str] | None
+    none_match: list[str] | None
+
+    @classmethod
+    def of(cls, request: HttpRequest) -> Self:
+        match, none_match = (
+            None if (header := request.META.get(name)) is None else header.split(",")
+            for name in ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
+        )
+        return cls(
+            match and [tag.strip() for tag in match],
+            none_match and [tag.strip().removeprefix("W/") for tag in none_match],
+        )
+
+    def if_match_fails(self, current: str) -> bool:
+        return self.match not in (None, ["*"]) and current not in (self.match or ())
+
+    def if_none_match_fails(self, current: str) -> bool:
+        return self.none_match == ["*"] or current in (self.none_match or ())
+
+    def preconditions(self) -> Preconditions | None:
+        """What a write asks of the task's `updated_at`; None if no task can meet it.
+
+        What has not the form of our tags matches nothing, and no database needs to see it.
+        """
+        if self.none_match == ["*"]:
+            return None
+        return Preconditions(
+            None if self.match in (None, ["*"]) else _times(self.match),
+            None if self.none_match is None else _times(self.none_match),
+        )
+
+
+def _times(tags: list[str] | None) -> list[datetime]:
+    times = []
+    for tag in tags or ():
+        if found := _parse(tag):
+            with suppress(ValueError):  # 30 February
+                times.append(datetime.fromisoformat(found[1]))
+    return times

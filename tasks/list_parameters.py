@@ -1,0 +1,151 @@
+"""The query string of a list, and the links from page to page (RFC 8288)."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+from uuid import UUID
+
+import orjson
+from django.http import HttpRequest
+from rest_framework.exceptions import ValidationError
+
+from tasks import cursors
+from tasks.models import Task, TaskJSON
+from tasks.statements import Cursor, PageQuery
+from todo_project.api.problems import BadRequest, FieldError, field_error
+
+MAX_LIMIT = 1000
+MAX_SEARCH_LENGTH = 255
+_both_ways = [way + name for name in Task.resource.orderable for way in ("", "-")]
+ORDERINGS = tuple(dict.fromkeys([PageQuery().ordering, *_both_ways]))  # the default first
+
+_has_surrogates = re.compile("[\ud800-\udfff]").search
+
+
+def parse_search(text: str) -> str:
+    if not 1 <= len(text) <= MAX_SEARCH_LENGTH:
+        raise ValidationError(f"It must have 1 to {MAX_SEARCH_LENGTH} characters.")
+    if "\0" in text:
+        raise ValidationError("Null characters are not allowed.")
+    return text
+
+
+def parse_ordering(text: str) -> str:
+    if text not in ORDERINGS:
+        raise ValidationError(f"It must be one of {', '.join(ORDERINGS)}.")
+    return text
+
+
+def parse_limit(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,4}", text, re.ASCII) or not 1 <= int(text) <= MAX_LIMIT:
+        raise ValidationError(f"It must be a whole number from 1 to {MAX_LIMIT}.")
+    return int(text)
+
+
+FILTERS: dict[str, Callable[[str], Any]] = {
+    name: Task.resource.output[name].parse_parameter for name in Task.resource.filterable
+}
+PARSERS: dict[str, Callable[[str], Any]] = FILTERS | {
+    "search": parse_search,
+    "ordering": parse_ordering,
+    "limit": parse_limit,
+    "cursor": str,
+}
+
+
+class ListParameters:
+    """The parameters of one request for a list.
+
+    Raises `BadRequest` naming every parameter that is unknown, repeated or bad: nothing is
+    clamped or ignored.
+    """
+
+    def __init__(self, request: HttpRequest, owner: UUID) -> None:
+        self.given: dict[str, str] = {}
+        self.query = PageQuery()
+        self._owner = owner
+        self._errors: list[FieldError] = []
+        if query_string := request.META.get("QUERY_STRING", ""):  # most requests have none
+            self._parse(query_string)
+
+    def _parse(self, query_string: str) -> None:
+        # WSGI decodes bytes as Latin-1 (PEP 3333); what is not UTF-8 becomes lone surrogates.
+        decoded = query_string.encode("latin-1").decode(errors="surrogateescape")
+        for name, value in parse_qsl(decoded, keep_blank_values=True, errors="surrogateescape"):
+            if _has_surrogates(name + value):
+                shown = name.encode(errors="replace").decode()
+                self._add_error(shown, "invalid", "It is not UTF-8.")
+            elif name not in PARSERS:
+                self._add_error(name, "unknown_parameter", "There is no such parameter.")
+            elif name in self.given:
+                self._add_error(name, "repeated_parameter", "This parameter is given twice.")
+            else:
+                self.given[name] = value
+        values: dict[str, Any] = {}
+        for name, value in self.given.items():
+            try:
+                values[name] = PARSERS[name](value)
+            except ValidationError as error:
+                self._add_error(name, "invalid", str(error.detail[0]))  # type: ignore[index]
+        self._raise_if_errors()
+        cursor = values.pop("cursor", None)
+        filters = tuple((name, values.pop(name)) for name in FILTERS if name in values)
+        self.query = PageQuery(filters=filters, **values)
+        if cursor is not None:
+            try:
+                place = cursors.decode(cursor, self.query.ordering, self._scope())
+            except ValueError:
+                self._add_error("cursor", "invalid_cursor", "This cursor is for another list.")
+                self._raise_if_errors()
+            self.query = self.query._replace(cursor=place)
+
+    def _add_error(self, name: str, code: str, detail: str) -> None:
+        self._errors.append(field_error(name, code, detail))
+
+    def _raise_if_errors(self) -> None:
+        if self._errors:
+            first = self._errors[0]
+            code = "invalid_cursor" if first["code"] == "invalid_cursor" else "invalid_parameter"
+            detail = f"Bad query parameter {first['field']}: {first['detail']}"
+            raise BadRequest(detail, code, errors=self._errors[:100])
+
+    def _scope(self) -> bytes:
+        """What a cursor is for: one owner's list with its filters and order."""
+        return orjson.dumps(
+            [self._owner, self.query.filters, self.query.search, self.query.ordering]
+        )
+
+    def paginate(self, found: list[str], path: str) -> tuple[list[str], str]:
+        """The page out of what `TaskQuerySet.page` found, and its `Link` header.
+
+        A page that came from a cursor has something, or had, on the side that it came from.
+        """
+        query, cursor = self.query, self.query.cursor
+        has_more = len(found) > query.limit
+        page = found[: query.limit]
+        backward = cursor is not None and cursor.backward
+        if backward:
+            page.reverse()
+        links: dict[str, Cursor] = {}
+        if page:
+            if has_more or backward:
+                links["next"] = self._cursor(page[-1], backward=False)
+            if cursor is not None and (has_more or not backward):
+                links["prev"] = self._cursor(page[0], backward=True)
+        elif cursor is not None:
+            # Emptied meanwhile: the way back includes the task at the cursor.
+            links["next" if backward else "prev"] = cursor._replace(
+                backward=not backward, inclusive=True
+            )
+        return page, ", ".join(f'<{path}?{self._link(to)}>; rel="{r}"' for r, to in links.items())
+
+    def _cursor(self, task_json: str, backward: bool) -> Cursor:
+        task: TaskJSON = orjson.loads(task_json)
+        field = self.query.ordering.removeprefix("-")
+        value = Task.resource.output[field].from_representation(task[field])
+        return Cursor(backward, inclusive=False, value=value, id=UUID(task["id"]))
+
+    def _link(self, cursor: Cursor) -> str:
+        encoded = cursors.encode(cursor, self.query.ordering, self._scope())
+        return urlencode({**self.given, "cursor": encoded})
