@@ -230,5 +230,13 @@ def test_a_task_saved_by_the_orm_gets_its_times():
     assert task.id.version == 7
     created = task.created_at
     task.save()
+    assert task.updated_at == task.created_at == created
+    task.title = "x "
+    task.save(update_fields=["is_completed"])
+    assert task.updated_at == created
+    task.save()
     assert task.updated_at > task.created_at == created
-    assert str(task) == "x"
+    Task.objects.all().delete()
+    with pytest.raises(Task.DoesNotExist):
+        task.save()
+    assert str(task) == "x "
