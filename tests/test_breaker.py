@@ -45,7 +45,7 @@ def test_one_that_never_tells_does_not_close_it_for_ever(breaker):
     breaker.settle(waited_in_vain=True)
     breaker.now += breaker_module.PAUSE
     assert passes(breaker)
-    breaker.now += deadline.BUDGET + breaker_module.PAUSE
+    breaker.now += deadline.REQUEST_TIMEOUT + breaker_module.PAUSE
     assert passes(breaker)
 
 
@@ -73,7 +73,7 @@ def test_a_cancelled_scan_says_that_the_server_obeys(
         pytest.skip("SQLite cancels nothing")
     made = Breaker()
     monkeypatch.setattr(execute, "breaker", made)
-    monkeypatch.setattr(deadline, "BUDGET", 0.3)
+    monkeypatch.setattr(deadline, "REQUEST_TIMEOUT", 0.3)
     monkeypatch.setattr(execute, "PATIENCE", 0.1)
     connection.ensure_connection()  # which takes longer than that
     start_deadline()

@@ -531,7 +531,7 @@ def test_a_deadline_ends_with_its_request(api: API) -> None:
 @pytest.fixture
 def deadline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This thread is in a request, which has two seconds."""
-    monkeypatch.setattr(deadline_module, "BUDGET", 2.0)
+    monkeypatch.setattr(deadline_module, "REQUEST_TIMEOUT", 2.0)
     start_deadline()
     yield
     end_deadline()
@@ -540,7 +540,7 @@ def deadline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_an_absent_name_server_does_not_outlast_the_request(
     deadline: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deadline_module, "BUDGET", 0.2)
+    monkeypatch.setattr(deadline_module, "REQUEST_TIMEOUT", 0.2)
     start_deadline()
     answered = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait() and [])

@@ -3,7 +3,7 @@
 import threading
 import time
 
-from todo_project.database.deadline import BUDGET, remaining
+from todo_project.database.deadline import REQUEST_TIMEOUT, remaining, usage
 from todo_project.database.errors import Unavailable
 
 PATIENCE = 1.0
@@ -36,13 +36,16 @@ class Breaker:
             if self._retry_at is not None:
                 now = time.monotonic()
                 if now < self._retry_at + (PAUSE if scan else 0):
+                    usage.breaker = "refused"
                     raise Unavailable("the database did not answer in time a moment ago")
                 # The caller tries; the others are refused until it is known what came of it.
-                self._retry_at = now + BUDGET + PAUSE
+                usage.breaker = "probe"
+                self._retry_at = now + REQUEST_TIMEOUT + PAUSE
 
     def settle(self, waited_in_vain: bool) -> None:
         """Say what came of an attempt, once for every one that `admit` let pass."""
         if waited_in_vain:
+            usage.breaker = "opened"
             self._retry_at = time.monotonic() + PAUSE
         elif self._retry_at is not None:
             self._retry_at = None

@@ -1,22 +1,47 @@
-"""The time that a request may spend waiting for the database."""
+"""How long a request may wait for the database, and what it has used of it."""
 
 import threading
 import time
 
-BUDGET = 4.0
+REQUEST_TIMEOUT = 4.0
 """Seconds that one request may spend waiting for the database."""
+
+
+class Usage(threading.local):
+    """What this thread's request has used of the database, for logs and metrics.
+
+    `start_deadline()` resets it; it stays readable after `end_deadline()`. A request that is
+    refused before its deadline starts shows the previous one's unless `reset()` is called.
+    """
+
+    round_trips = 0
+    """Statements sent, retries included (on SQLite: executed). Connecting is not counted."""
+    seconds = 0.0
+    """Spent waiting for the database, connecting included."""
+    retries = 0
+    """Statements that were sent a second time."""
+    breaker = ""
+    """What the circuit breaker did: nothing (""), "refused" the request, let it through as a
+    "probe" while open, or "opened" because of it."""
+
+    def reset(self) -> None:
+        self.round_trips = self.retries = 0
+        self.seconds = 0.0
+        self.breaker = ""
 
 
 class _Deadline(threading.local):
     expires: float | None = None
 
 
+usage = Usage()
 _deadline = _Deadline()
 
 
 def start_deadline() -> None:
-    """Give this thread `BUDGET` seconds of waiting from now on."""
-    _deadline.expires = time.monotonic() + BUDGET
+    """Give this thread `REQUEST_TIMEOUT` seconds of waiting from now on, and reset `usage`."""
+    usage.reset()
+    _deadline.expires = time.monotonic() + REQUEST_TIMEOUT
 
 
 def end_deadline() -> None:

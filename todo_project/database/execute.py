@@ -16,7 +16,7 @@ from typing import Any
 from django.db import InterfaceError, InternalError, OperationalError, connection
 
 from todo_project.database.breaker import PATIENCE, breaker
-from todo_project.database.deadline import remaining
+from todo_project.database.deadline import remaining, usage
 from todo_project.database.errors import (
     CANCELED,
     READ_ONLY,
@@ -76,4 +76,5 @@ def _run(sql: str, params: Sequence[Any], read: bool) -> list[tuple[Any, ...]]:
             if retried or (left is not None and left < PATIENCE):
                 raise
             retried = True
+            usage.retries += 1
             connection.close()

@@ -24,7 +24,7 @@ from psycopg import errors, waiting
 from psycopg.adapt import AdaptersMap
 from psycopg.types.datetime import TimestamptzLoader
 
-from todo_project.database.deadline import remaining
+from todo_project.database.deadline import remaining, usage
 
 CANCEL_GRACE = 0.4
 """Seconds to ask the server to cancel a statement past its deadline, and as many to hear of it."""
@@ -85,6 +85,8 @@ class Connection(psycopg.Connection):
         """
         if timeout is None:
             timeout = remaining()
+        usage.round_trips += 1
+        began = time.monotonic()
         try:
             return super().wait(gen, interval, timeout)
         except errors._WaitTimeout:
@@ -96,6 +98,8 @@ class Connection(psycopg.Connection):
                 self.pgconn.finish()
                 Connection.hung_at = time.monotonic()
                 raise psycopg.OperationalError("the server did not answer in time") from None
+        finally:
+            usage.seconds += time.monotonic() - began
 
 
 def resolve(host: str, seconds: float) -> list[str]:
@@ -128,7 +132,7 @@ class SchemaEditor(schema.DatabaseSchemaEditor):
     """Gives up when a lock is not to be had.
 
     A migration that waits for a lock makes every later statement on the table wait behind it, so
-    it must wait for less than a request's `BUDGET`. Set for the transaction alone, so it holds
+    it must wait for less than a request's `REQUEST_TIMEOUT`. Set for the transaction alone, so it holds
     behind a pooler too and stays with nobody. Migrations outside a transaction (indexes made
     concurrently) are without: they block nobody while they wait, and giving up would leave an
     invalid index behind.
@@ -152,7 +156,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
         self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-        return Connection.connect(**conn_params)
+        began = time.monotonic()
+        try:
+            return Connection.connect(**conn_params)
+        finally:
+            usage.seconds += time.monotonic() - began
 
     def _configure_timezone(self, connection: Connection) -> bool:
         """Leave the session's time zone alone: it would be a round trip, and session state.
