@@ -69,7 +69,7 @@ def refused(token: str, detail: str) -> None:
 MALFORMED = "The token is malformed."
 EXPIRED = "The token has expired."
 EARLY = "The token is not yet valid."
-SIGNATURE = "The token's signature does not hold."
+SIGNATURE = "The token's signature is not valid."
 ALGORITHM = "The token is signed with another algorithm."
 UNKNOWN = "The token is signed with an unknown key."
 LACKING = "The token lacks a required claim: exp and sub are."

@@ -116,6 +116,7 @@ JWT_JWKS_URL = env.text("JWT_JWKS_URL")
 JWT_ISSUER = env.text("JWT_ISSUER")
 JWT_AUDIENCE = env.text("JWT_AUDIENCE")
 JWT_LEEWAY = env.integer("JWT_LEEWAY", default=30, low=0, high=600)  # seconds
+JWT_JWKS_MAX_STALE = env.integer("JWT_JWKS_MAX_STALE", 24 * 3600, low=0, high=365 * 24 * 3600)
 
 if AUTH_MODE == "jwt":
     if JWT_JWKS_URL and env.text("JWT_SECRET"):

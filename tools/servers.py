@@ -55,6 +55,7 @@ ENVIRONMENT = {
     "JWT_ISSUER": "",
     "JWT_AUDIENCE": "",
     "JWT_LEEWAY": "",
+    "JWT_JWKS_MAX_STALE": "",
     "CORS_ALLOWED_ORIGINS": "",
     "PORT": "",
     "WEB_CONCURRENCY": "",

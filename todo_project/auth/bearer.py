@@ -1,4 +1,4 @@
-"""Bearer tokens (RFC 6750): JWTs that someone else has issued, and this service verifies."""
+"""Bearer tokens (RFC 6750): JWTs (RFC 7519) that another service issues and this one verifies."""
 
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -11,25 +11,25 @@ from rest_framework.request import Request
 
 from todo_project.api.converters import parse_uuid
 from todo_project.api.problems import ServiceUnavailable
-from todo_project.auth.jwks import NoKeysError, UnknownKeyError, key_set
+from todo_project.auth.jwks import KeysUnavailableError, UnknownKeyError, key_set
 
-LONGEST = 16 * 1024
-"""Characters of a token; a longer one is refused unread."""
+MAX_TOKEN_LENGTH = 16 * 1024
+"""Characters; a longer token is refused without being decoded."""
 
 
 class Owner(NamedTuple):
-    """Who a token is for: `request.user` of the API."""
+    """The subject of a token: `request.user` of the API."""
 
     id: UUID
     is_authenticated: bool = True
 
 
 class BearerAuthentication(BaseAuthentication):
-    """Who the token's subject is. With AUTH_MODE=none nobody is asked."""
+    """Authenticates the token's subject. With AUTH_MODE=none no token is read."""
 
     def authenticate(self, request: Request) -> tuple[Owner, str] | None:
-        """Raises NotAuthenticated without a token, AuthenticationFailed for one that does not
-        hold, and ServiceUnavailable when the issuer's keys have never been had."""
+        """Raises NotAuthenticated without a token, AuthenticationFailed for one that is not valid,
+        and ServiceUnavailable when the issuer's keys are unavailable."""
         if settings.AUTH_MODE == "none":
             return None
         scheme, _, token = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
@@ -38,7 +38,7 @@ class BearerAuthentication(BaseAuthentication):
             raise NotAuthenticated("A bearer token is required.")
         subject = verify(token)["sub"]
         if (id := parse_uuid(subject)) is None:
-            raise refusal(
+            raise invalid_token(
                 "The token's subject is not a UUID. In Better Auth set "
                 'advanced.database.generateId: "uuid".'
             )
@@ -48,11 +48,11 @@ class BearerAuthentication(BaseAuthentication):
         return 'Bearer realm="tasks"'
 
 
-def refusal(detail: str) -> AuthenticationFailed:
+def invalid_token(detail: str) -> AuthenticationFailed:
     return AuthenticationFailed(detail, "invalid_token")
 
 
-# The first that an error is an instance of, from the particular to the general.
+# The first that an error is an instance of counts: subclasses before their base.
 REASONS: list[tuple[type[Exception], str]] = [
     (jwt.ExpiredSignatureError, "The token has expired."),
     (jwt.ImmatureSignatureError, "The token is not yet valid."),
@@ -61,18 +61,18 @@ REASONS: list[tuple[type[Exception], str]] = [
     (jwt.MissingRequiredClaimError, "The token lacks a required claim: exp and sub are."),
     (jwt.exceptions.InvalidSubjectError, "The token's subject is not a string."),
     (jwt.InvalidAlgorithmError, "The token is signed with another algorithm."),
-    (jwt.InvalidSignatureError, "The token's signature does not hold."),
+    (jwt.InvalidSignatureError, "The token's signature is not valid."),
     (UnknownKeyError, "The token is signed with an unknown key."),
 ]
 
 
 def verify(token: str) -> dict[str, Any]:
-    """The claims of a token that holds (RFC 7519 section 7.2), `sub` a string among them.
+    """The claims of a valid token (RFC 7519 section 7.2), with a string as `sub`.
 
     Raises AuthenticationFailed, or ServiceUnavailable when there is no key to verify with.
     """
     try:
-        if len(token) > LONGEST:
+        if len(token) > MAX_TOKEN_LENGTH:
             raise jwt.DecodeError("too long")
         key, algorithms = _key(token)
         claims = jwt.decode(
@@ -84,28 +84,26 @@ def verify(token: str) -> dict[str, Any]:
             leeway=settings.JWT_LEEWAY,
             options={
                 "require": ["exp", "sub"],
-                # "Checked when set": PyJWT refuses a token with an audience nobody asked for.
+                # Without JWT_AUDIENCE: PyJWT would refuse a token that has one.
                 "verify_aud": settings.JWT_AUDIENCE is not None,
             },
         )
-        # RFC 7519 section 2: a date is a number. PyJWT takes "123" for one as well.
+        # RFC 7519 section 2: a date is a number. PyJWT accepts "123" as well.
         if any(isinstance(claims.get(date), str) for date in ("exp", "nbf", "iat")):
             raise jwt.DecodeError("a date is a string")
         return claims
-    except NoKeysError:
+    except KeysUnavailableError:
         raise ServiceUnavailable(
-            "The token issuer's keys are not to be had.", "issuer_unavailable"
+            "The token issuer's keys are unavailable.", "issuer_unavailable"
         ) from None
-    # Every byte of a token is a stranger's choice: numbers past all bounds, text that is none.
+    # The last three come from numbers and text that PyJWT does not expect in a token.
     except (jwt.PyJWTError, UnknownKeyError, ValueError, TypeError, ArithmeticError) as error:
-        for kind, reason in REASONS:
-            if isinstance(error, kind):
-                raise refusal(reason) from None
-        raise refusal("The token is malformed.") from None
+        reasons = (reason for kind, reason in REASONS if isinstance(error, kind))
+        raise invalid_token(next(reasons, "The token is malformed.")) from None
 
 
 def _key(token: str) -> tuple[Any, list[str]]:
-    """The key for a token, and the algorithms that the key, not the token, allows."""
+    """The key for a token and its algorithms, which the token has no say in."""
     if settings.JWT_JWKS_URL is None:
         return settings.JWT_SECRET, ["HS256"]
     kid = jwt.get_unverified_header(token).get("kid")

@@ -1,7 +1,7 @@
-"""The issuer's public keys (RFC 7517), fetched beside the requests and never in their way.
+"""The issuer's public keys (RFC 7517): cached, and fetched in a thread of their own.
 
 PyJWT's own client fetches in the caller's thread, under one lock, with a timeout of 30 seconds,
-and has no keys at all once its cache has expired and the issuer is away.
+and has no keys at all once its cache has expired and the issuer is unavailable.
 """
 
 import logging
@@ -14,34 +14,31 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import orjson
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from django.conf import settings
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 logger = logging.getLogger(__name__)
 
-FRESH = 300.0
-"""Seconds after which a set of keys is fetched again, while it goes on being used."""
+CACHE_TTL = 300.0
+"""Seconds for which a fetched set is used without asking again."""
 
-PAUSE = 5.0
+COOL_DOWN = 5.0
 """Seconds between two fetches, however many unknown `kid`s come meanwhile."""
 
-FIRST_PAUSE = 1.0
+FIRST_COOL_DOWN = 1.0
 """The same, as long as there is no key at all."""
 
-PATIENCE = 1.0
-"""Seconds from the start of a fetch for which requests wait for its outcome."""
+MAX_WAIT = 1.0
+"""Seconds from the start of a fetch for which requests wait for its result."""
 
-SEATS = 2
-"""Requests of one process that may wait so long while others have keys to go on with."""
+SHORT_WAIT = 0.25
+"""The same for the last free thread of the process. Long enough for a healthy issuer."""
 
-GLANCE = 0.25
-"""Seconds that the rest wait: long enough for an issuer in health, so that of many requests with
-a new key none is refused, and too short to hold up those with a known one."""
+FETCH_TIMEOUT = 5.0
+"""Seconds that a fetch may take."""
 
-TIMEOUT = 5.0
-"""Seconds for a fetch, which no request waits for any more by then."""
-
-LARGEST = 1024 * 1024
+MAX_DOCUMENT = 1024 * 1024
 """Bytes that a set of keys may have."""
 
 
@@ -49,8 +46,8 @@ class UnknownKeyError(Exception):
     """The issuer has no key of this `kid`."""
 
 
-class NoKeysError(Exception):
-    """No key has ever been fetched, so that nothing can be said of any token."""
+class KeysUnavailableError(Exception):
+    """No set was ever fetched, or the last one is too old: no token can be judged."""
 
 
 class Key(NamedTuple):
@@ -58,69 +55,86 @@ class Key(NamedTuple):
     algorithms: list[str]
 
 
-class KeySet:
-    """The keys of one issuer, by `kid`."""
+class FetchedSet(NamedTuple):
+    keys: Mapping[str, Key]
+    at: float  # time.monotonic()
 
-    def __init__(self, url: str) -> None:
+
+class KeySet:
+    """The keys of one issuer, by `kid`.
+
+    `max_stale`: seconds since the last successful fetch after which no key is trusted.
+    `max_waiters`: threads that may wait for `MAX_WAIT`, so that a slow issuer does not hold all.
+    """
+
+    def __init__(self, url: str, max_stale: float, max_waiters: int) -> None:
         self.url = url
-        self._keys: dict[str, Key] = {}
+        self._max_age = max(max_stale, CACHE_TTL)
+        self._fetched: FetchedSet | None = None
         self._lock = threading.Lock()
-        self._seats = threading.BoundedSemaphore(SEATS)
+        self._waiters = threading.BoundedSemaphore(max_waiters)
         self._done = threading.Event()
         self._done.set()
-        self._started = self._next_fetch = self._stale_at = 0.0
+        self._started = self._next_fetch = 0.0
 
     def key(self, kid: str) -> Key:
         """The key of that id.
 
-        A known one is returned without waiting. Raises `UnknownKeyError`, or `NoKeysError`.
+        Waits for a fetch, `MAX_WAIT` seconds at most, if the set is older than `CACHE_TTL` or
+        lacks the key. A set in use stays in use while the issuer is unavailable. Raises
+        `UnknownKeyError`, or `KeysUnavailableError`.
         """
-        if key := self._keys.get(kid):
-            if time.monotonic() > self._stale_at:
-                self._fetch()
-            return key
-        self._fetch()
-        if not self._keys:
-            self._wait(PATIENCE)
-        elif self._seats.acquire(blocking=False):
-            try:
-                self._wait(PATIENCE)
-            finally:
-                self._seats.release()
-        else:
-            self._wait(GLANCE)
-        if key := self._keys.get(kid):
-            return key
-        raise UnknownKeyError if self._keys else NoKeysError
+        fetched = self._fetched
+        if fetched is None or time.monotonic() > fetched.at + CACHE_TTL or kid not in fetched.keys:
+            self._fetch()
+            self._wait()
+            fetched = self._fetched
+            if fetched is None or time.monotonic() > fetched.at + self._max_age:
+                raise KeysUnavailableError
+        if (key := fetched.keys.get(kid)) is None:
+            raise UnknownKeyError
+        return key
 
-    def _wait(self, patience: float) -> None:
-        self._done.wait(max(0.0, self._started + patience - time.monotonic()))
+    def _wait(self) -> None:
+        """Wait for the fetch that runs, if one does."""
+        counted = self._waiters.acquire(blocking=False)
+        # Without any key a thread kept free could do nothing with it.
+        seconds = MAX_WAIT if counted or self._fetched is None else SHORT_WAIT
+        try:
+            self._done.wait(max(0.0, self._started + seconds - time.monotonic()))
+        finally:
+            if counted:
+                self._waiters.release()
 
     def _fetch(self) -> None:
         """Start a fetch in a thread of its own, unless one runs or has just ended."""
         with self._lock:
             now = time.monotonic()
-            # One that has outlived its timeout fourfold drips, and is left to itself.
-            running = not self._done.is_set() and now < self._started + 4 * TIMEOUT
+            # The timeout does not bound headers that arrive byte by byte: leave such a fetch.
+            running = not self._done.is_set() and now < self._started + 4 * FETCH_TIMEOUT
             if running or now < self._next_fetch:
                 return
             self._started = now
             self._done = threading.Event()
-            threading.Thread(target=self._run, args=[self._done], daemon=True).start()
+            threading.Thread(target=self._run, args=[self._done, now], daemon=True).start()
 
-    def _run(self, done: threading.Event) -> None:
+    def _run(self, done: threading.Event, started: float) -> None:
+        keys = None
         try:
-            self._keys = parse(download(self.url))
-            self._stale_at = time.monotonic() + FRESH
-        except Exception as error:  # whatever the issuer sends, the last good keys stay
+            keys = parse(download(self.url))
+        except Exception as error:  # whatever the issuer sends
             logger.warning("cannot fetch the key set: %s: %s", type(error).__name__, error)
-        finally:
-            self._next_fetch = time.monotonic() + (PAUSE if self._keys else FIRST_PAUSE)
-            done.set()
+        with self._lock:
+            if done is self._done:  # not one that was left, whose set may be an old one
+                if keys is not None:
+                    self._fetched = FetchedSet(keys, started)
+                has_keys = self._fetched is not None and self._fetched.keys
+                self._next_fetch = time.monotonic() + (COOL_DOWN if has_keys else FIRST_COOL_DOWN)
+        done.set()
 
 
 class RefuseRedirects(HTTPRedirectHandler):
-    """One could lead from https to http, where anybody may put in keys of his own."""
+    """A redirect could lead from https to http, where anyone on the way can replace the keys."""
 
     def redirect_request(self, *args: Any) -> None:
         return None
@@ -130,30 +144,37 @@ open_url = build_opener(RefuseRedirects).open
 
 
 def download(url: str) -> bytes:
-    """The body at a URL of http or https (settings.py sees to that).
+    """The body at a URL of http or https (settings.py checks that).
 
-    Raises OSError, for any status that is no success too, or ValueError when it is too
+    Raises OSError, also for a status that is no success, or ValueError for a body that is too
     large.
     """
-    expires = time.monotonic() + TIMEOUT
+    expires = time.monotonic() + FETCH_TIMEOUT
     request = Request(url, headers={"Accept": "application/json"})  # noqa: S310
     body = b""
-    with open_url(request, timeout=TIMEOUT) as response:
+    with open_url(request, timeout=FETCH_TIMEOUT) as response:
         while part := response.read1(65536):
             body += part
-            if len(body) > LARGEST:
+            if len(body) > MAX_DOCUMENT:
                 raise ValueError("the key set is too large")
             if time.monotonic() > expires:
-                raise TimeoutError("the key set comes too slowly")
+                raise TimeoutError("the key set arrives too slowly")
+        if response.length:  # `read1` does not notice
+            raise ValueError("the key set is incomplete")
     return body
 
 
 def parse(document: bytes) -> dict[str, Key]:
-    """The usable keys of a JWK set. Raises ValueError when there is none."""
+    """The usable keys of a JWK set (RFC 7517 section 5), none for an empty one.
+
+    Raises ValueError for what is no such set, or consists of entries that cannot be read.
+    """
     data = orjson.loads(document)
     entries = data.get("keys") if isinstance(data, dict) else None
-    keys = {}
-    for entry in entries if isinstance(entries, list) else []:
+    if not isinstance(entries, list):
+        raise ValueError("it is not a key set")
+    keys: dict[str, Key] = {}
+    for entry in entries:
         if isinstance(entry, dict) and isinstance(kid := entry.get("kid"), str):
             algorithms = usable_algorithms(entry)
             try:
@@ -164,14 +185,14 @@ def parse(document: bytes) -> dict[str, Key]:
                 continue  # RFC 7518 section 3.3
             if public is not None:
                 keys[kid] = Key(public, algorithms)
-    if not keys:
-        raise ValueError("the key set has no usable key")
+    if not keys and not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError("no entry of the key set can be read")
     return keys
 
 
 def usable_algorithms(entry: Mapping[str, Any]) -> list[str]:
-    """Which signatures a key may check: decided by the key, never by the token."""
-    if entry.get("use", "sig") != "sig" or "d" in entry:  # published, a private key is everybody's
+    """The algorithms a key may verify: the key decides, never the token."""
+    if entry.get("use", "sig") != "sig" or "d" in entry:  # a private key that was published
         return []
     match entry.get("kty"), entry.get("crv"):
         case "RSA", _:
@@ -183,12 +204,12 @@ def usable_algorithms(entry: Mapping[str, Any]) -> list[str]:
         case _:
             return []
     named = entry.get("alg")
-    # RFC 9864 calls it Ed25519, where the curve is meant to be fixed by the name.
+    # RFC 9864 section 2.2 names it Ed25519.
     named = "EdDSA" if named == "Ed25519" else named
     return fitting if named is None else [name for name in fitting if name == named]
 
 
 @lru_cache(maxsize=4)
 def key_set(url: str) -> KeySet:
-    """The process's one set for a URL."""
-    return KeySet(url)
+    """The process's set for a URL."""
+    return KeySet(url, settings.JWT_JWKS_MAX_STALE, max(1, settings.WEB_THREADS - 1))

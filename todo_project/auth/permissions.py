@@ -1,4 +1,4 @@
-"""Whose tasks a request may touch."""
+"""Who may use a path."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # rest_framework.views itself imports this module, for its de
 
 
 class IsOwner(BasePermission):
-    """The token's subject is the `user_id` of the path. Without a query, and before any."""
+    """The token's subject must be the `user_id` of the path. Decided without a query."""
 
     message = "The token is for another user."
 
