@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-from django.core import checks
 
 from tests.client import ALICE, API, BOB, NOBODYS
 from tests.database_plugin import LiveServer, open_live_server
@@ -140,16 +139,3 @@ def test_what_is_no_origin_stops_the_start(value: str) -> None:
         f"Configuration error: CORS_ALLOWED_ORIGINS {value!r} is not an origin such as "
         "https://example.com\n"
     )
-
-
-@pytest.mark.parametrize(
-    "wildcard", [{"CORS_ALLOW_ALL_ORIGINS": True}, {"CORS_ALLOWED_ORIGINS": ["*"]}]
-)
-@pytest.mark.parametrize("credentials", [True, False])
-def test_a_wildcard_with_credentials_is_an_error_of_the_settings(
-    settings: Any, wildcard: dict[str, Any], credentials: bool
-) -> None:
-    for name, value in {**wildcard, "CORS_ALLOW_CREDENTIALS": credentials}.items():
-        setattr(settings, name, value)
-    found = [message.id for message in checks.run_checks(tags=[checks.Tags.security])]
-    assert ("todo.E001" in found) == credentials

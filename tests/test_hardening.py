@@ -58,6 +58,7 @@ def test_the_documented_environment_passes_djangos_check_for_deployment() -> Non
     [
         ({"AUTH_MODE": "none"}, "todo.W001"),
         ({"JWT_JWKS_URL": "http://issuer.example/jwks"}, "todo.W002"),
+        ({"JWT_ISSUER": "", "JWT_AUDIENCE": ""}, "todo.W003"),
         ({"DEBUG": "true"}, "security.W018"),
         ({"SECRET_KEY": "short"}, "security.W009"),
     ],

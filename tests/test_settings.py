@@ -146,7 +146,8 @@ def test_good_settings_pass(environ, variables):
 
 @pytest.mark.live
 def test_the_checks_are_content():
-    done = run("manage.py check --deploy --fail-level WARNING", AUTH_MODE="jwt", JWT_JWKS_URL=JWKS)
+    jwt = {"AUTH_MODE": "jwt", "JWT_JWKS_URL": JWKS, "JWT_ISSUER": "https://issuer.example"}
+    done = run("manage.py check --deploy --fail-level WARNING", **jwt)
     assert (done.returncode, done.stderr) == (0, "")
 
 
