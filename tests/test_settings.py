@@ -50,6 +50,7 @@ BAD = [
     ("DEBUG", {"DEBUG": "2"}),
     ("SECRET_KEY", {"SECRET_KEY": ""}),
     ("SECRET_KEY", {"SECRET_KEY": "   "}),
+    ("SECRET_KEY_FALLBACKS", {"SECRET_KEY": "new", "SECRET_KEY_FALLBACKS": "old, new"}),
     ("ALLOWED_HOSTS", {"ALLOWED_HOSTS": ""}),
     ("ALLOWED_HOSTS", {"ALLOWED_HOSTS": " , ,"}),
     ("ALLOWED_HOSTS", {"ALLOWED_HOSTS": "ok.example,https://x.example"}),
@@ -135,6 +136,7 @@ GOOD = [
     {"AUTH_MODE": "jwt", "JWT_JWKS_URL": "http://[::1]:8080/.well-known/jwks.json?a=b"},
     {"AUTH_MODE": "jwt", "JWT_SECRET": "é" * 16, "JWT_LEEWAY": "0"},
     {"ALLOWED_HOSTS": "*, .example.com,10.0.0.1,[::1],", "PORT": "65535", "WEB_THREADS": " 1 "},
+    {"SECRET_KEY_FALLBACKS": "older, oldest,"},
     {"CORS_ALLOWED_ORIGINS": "http://localhost:3000, https://a.example, http://[::1]:1"},
 ]
 
@@ -164,6 +166,7 @@ def test_defaults(environ):
 
 DEFAULTS = {
     "DEBUG": True,
+    "SECRET_KEY_FALLBACKS": [],
     "ALLOWED_HOSTS": [],
     "AUTH_MODE": "none",
     "JWT_SECRET": None,

@@ -16,6 +16,10 @@ UNLESS_DEBUG = "unless DEBUG=true"
 SECRET_KEY = env.text("SECRET_KEY") or (
     secrets.token_urlsafe(50) if DEBUG else env.required("SECRET_KEY", UNLESS_DEBUG)
 )
+# Former keys: what they signed or encrypted is still accepted, and nothing new is made with them.
+SECRET_KEY_FALLBACKS = env.words("SECRET_KEY_FALLBACKS")
+if SECRET_KEY in SECRET_KEY_FALLBACKS:
+    env.fail("SECRET_KEY_FALLBACKS", "contains SECRET_KEY itself: it is for former keys")
 
 # With DEBUG and an empty list Django itself admits localhost and its subdomains.
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS")

@@ -46,6 +46,7 @@ ENVIRONMENT = {
     "DJANGO_SETTINGS_MODULE": "todo_project.settings",
     "DEBUG": "false",
     "SECRET_KEY": "a key for tests alone, long enough that Django's check is content with it",
+    "SECRET_KEY_FALLBACKS": "",
     "ALLOWED_HOSTS": "testserver,localhost,127.0.0.1",
     "AUTH_MODE": "none",
     "DATABASE_URL_UNPOOLED": "",
