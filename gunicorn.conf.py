@@ -11,7 +11,8 @@ from gunicorn import util
 from gunicorn.http import wsgi
 from gunicorn.workers import gthread
 
-from todo_project import settings  # a bad setting ends the master here, with one line
+# A bad setting ends the master here, with one line.
+from todo_project import first_steps, settings
 
 port = settings.PORT
 bind = f"{'127.0.0.1' if settings.DEBUG else '0.0.0.0'}:{port}"
@@ -32,18 +33,6 @@ limit_request_field_size = 128 * 1024
 
 # Headers named SCRIPT_NAME or PATH_INFO are nobody's business, a proxy on this machine included.
 forwarder_headers = ""
-
-TRY = """
-  The API is ready. Try:
-
-    curl {tasks} -H 'Content-Type: application/json' -d '{{"title": "Buy milk"}}'
-    curl {tasks}
-
-  Browsable API  {tasks}
-  Swagger UI     http://127.0.0.1:{port}/api/docs
-  Admin          http://127.0.0.1:{port}/admin/
-                 after: DEBUG=true .venv/bin/python manage.py createsuperuser
-"""
 
 STALL = 10
 """Seconds that a client may stop sending in the middle of a request, or stop reading."""
@@ -67,8 +56,7 @@ def when_ready(server: Any) -> None:
             milliseconds = STALL * 1000
             listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
     if settings.DEBUG:
-        tasks = f"http://127.0.0.1:{port}/api/00000000-0000-4000-8000-000000000001/tasks"
-        print(TRY.format(port=port, tasks=tasks), flush=True)
+        print(first_steps.banner(), flush=True)
 
 
 cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

@@ -1,15 +1,17 @@
 """All routes. Paths without a trailing slash answer with one as well (see RequestMiddleware)."""
 
+from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path
 
 from todo_project.api import converters
-from todo_project.api.docs import DocsView, SchemaView
+from todo_project.api.docs import DocsView, IndexView, SchemaView
 from todo_project.api.health import HealthView, ReadyView
 
 converters.install()
 
 urlpatterns = [
+    *([path("", IndexView.as_view(), name="index")] if settings.DEBUG else []),
     path("api/", include("tasks.urls")),
     path("api/schema", SchemaView.as_view(), name="schema"),
     path("api/docs", DocsView.as_view(), name="docs"),

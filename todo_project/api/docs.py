@@ -1,4 +1,4 @@
-"""The OpenAPI document and Swagger UI."""
+"""The OpenAPI document, Swagger UI, and the start page of development."""
 
 from django.conf import settings
 from django.http import HttpResponse
@@ -6,6 +6,7 @@ from django.shortcuts import render
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from todo_project import first_steps
 from todo_project.api import openapi
 from todo_project.api.middleware import page_policy
 from todo_project.api.negotiation import Negotiation
@@ -36,5 +37,23 @@ class DocsView(PublicView):
 
     def get(self, request: Request) -> HttpResponse:
         response = render(request, "todo_project/docs.html")
+        response["Content-Security-Policy"] = page_policy(form_action="'none'")
+        return response
+
+
+class IndexView(PublicView):
+    """Where to go from `/` in development."""
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request) -> HttpResponse:
+        url = request.build_absolute_uri("/").removesuffix("/")
+        context = {
+            "title": settings.SPECTACULAR_SETTINGS["TITLE"],
+            "sample_user": first_steps.SAMPLE_USER,
+            "commands": "\n".join(first_steps.commands(url)),
+            "manage": first_steps.MANAGE,
+            "auth_mode": settings.AUTH_MODE,
+        }
+        response = render(request, "todo_project/index.html", context)
         response["Content-Security-Policy"] = page_policy(form_action="'none'")
         return response
