@@ -25,19 +25,21 @@ class Negotiation(BaseContentNegotiation):
             return renderers[0], renderers[0].media_type
         ranges = [MediaType(text) for text in accept.split(",") if text.strip()]
 
-        def quality(renderer: BaseRenderer) -> float:
-            """As the most specific range that fits says. Parameters do not count: many a client
-            says charset=utf-8, which JSON has anyway."""
+        def preference(renderer: BaseRenderer) -> tuple[float, int]:
+            """Quality and specificity of the most specific range that fits: of two equal
+            qualities, as in `text/html, */*`, the type that is named wins. Parameters do not
+            count: many clients send charset=utf-8, which JSON has anyway."""
             main, sub = renderer.media_type.split("/")
             fitting = [
                 wanted
                 for wanted in ranges
                 if wanted.main_type in ("*", main) and wanted.sub_type in ("*", sub)
             ]
-            return max(fitting, key=attrgetter("specificity")).quality if fitting else 0.0
+            closest = max(fitting, key=attrgetter("specificity"), default=None)
+            return (closest.quality, closest.specificity) if closest else (0.0, 0)
 
-        best = max(renderers, key=quality)
-        if quality(best) == 0.0:
+        best = max(renderers, key=preference)
+        if preference(best)[0] == 0.0:
             raise NotAcceptable("The API answers in application/json.")
         return best, best.media_type
 
