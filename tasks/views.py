@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.urls import reverse
+from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound, ParseError, UnsupportedMediaType
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -82,6 +83,7 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
         values = UpdateTaskSerializer.validate_body(self._body(request))
         return self._change(request, id, values)
 
+    @action(detail=True, methods=["patch"], name="Complete or reopen")
     def complete(self, request: Request, user_id: UUID, id: UUID) -> Response:
         if request.stream is None:
             return self._task(self._write(request, id, lambda tasks, p: tasks.toggle(id, p)))

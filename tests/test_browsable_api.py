@@ -72,6 +72,75 @@ def test_its_raw_data_forms_work_without_a_login(browser):
     assert browser.delete(path).status_code == 404
 
 
+def linked(page, text):
+    """Where the link of this text leads."""
+    return html.unescape(re.search(rf'<a [^>]*href="([^"]*)"[^>]*>{re.escape(text)}</a>', page)[1])
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_it_leads_from_a_list_to_its_tasks_and_on(browser, slash):
+    hostile = '"id": "x\n    "id": "y <https://x.example/?a=1&b=2>'
+    ids = [browser.post(TASKS, json={"title": title}, headers={"Accept": "*/*"}).json()["id"]
+           for title in ("Buy milk", hostile)]  # fmt: skip
+    page = browser.get(f"{TASKS}{slash}?limit=1")
+    body = page.text.partition("</span>[")[2].partition("</pre>")[0]
+    assert re.findall(r'<a href="(/.*?)"', body) == [f"{TASKS}/{ids[1]}"]  # none from the title
+    following = re.search(r'<a href="([^"]*cursor[^"]*)"', page.text)[1]
+    assert ids[0] in browser.get(html.unescape(following)).text
+    for id in ids:
+        browser.delete(linked(browser.get(TASKS).text, id))
+    assert "[]" in browser.get(TASKS).text
+
+
+@pytest.mark.live
+def test_a_form_holds_the_tasks_values_or_those_that_were_refused(browser):
+    task = {"title": 'Buy "milk"', "description": None, "is_completed": True}
+    path = browser.post(f"/api/{BOB}/tasks", json=task).headers["Location"]
+    held = {method: form[2] for method, form in forms(browser.get(path)).items()}
+    assert held == {"PUT": task, "PATCH": task}
+    refused = browser.put(path, json={**task, "title": "", "description": "kept"})
+    assert refused.status_code == 422
+    assert forms(refused)["PUT"][2] == {**task, "title": "", "description": "kept"}
+    browser.delete(path)
+
+
+@pytest.mark.live
+def test_complete_can_be_reached_from_a_task(browser):
+    path = browser.post(f"/api/{BOB}/tasks", json={"title": "x"}).headers["Location"]
+    button = (
+        rf'action="[^"]*({path}/complete)" data-method="PATCH">\s*<button[^>]*>Complete or reopen<'
+    )
+    for state in (True, False):
+        page = browser.patch(re.search(button, browser.get(path).text)[1])
+        assert page.status_code == 200
+        assert f"&quot;is_completed&quot;: {str(state).lower()}" in page.text
+        assert linked(page.text, "Task") == path
+    browser.delete(path)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("path", [TASKS, MISSING, f"{MISSING}/complete", "/api/1/tasks/2"])
+def test_its_title_is_the_services_and_nothing_is_inline(browser, path):
+    page = browser.get(path)
+    assert re.search(r"<title>(Tasks?|Complete) \u2013 Tasks</title>", page.text)
+    assert "Django REST framework" not in page.text
+    policy = page.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    code = re.findall(
+        r"<script(?![^>]*(?:src=|application/json))|<style|\s(?:on\w+|style)=", page.text
+    )
+    assert code == []
+
+
+@pytest.mark.live
+def test_its_script_gets_a_page_for_an_answer(browser):
+    accept = {"Accept": "text/html; q=1.0, */*"}
+    answer = browser.post(TASKS, json={"title": ""}, headers=accept)
+    assert (answer.status_code, answer.headers["Content-Type"][:9]) == (422, "text/html")
+
+
 @pytest.mark.live
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_errors_are_shown_in_the_page(browser, slash):

@@ -7,6 +7,7 @@ host. Screenshots go to the test's folder, or to that named in SCREENSHOTS.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from tests.client import ALICE
 from tests.database_plugin import LiveServer, open_live_server
 from tests.issuer import SECRET, bearer, by_secret
 from tests.live import Client
+from todo_project.first_steps import SAMPLE_USER
 from tools.servers import CLEAN_ENVIRONMENT, ENVIRONMENT, PROJECT_ROOT
 
 pytestmark = pytest.mark.live
@@ -112,6 +114,29 @@ def give_token(page: Page) -> None:
     token_input(page).fill(by_secret())
     page.get_by_label("Apply credentials").click()
     expect(page.locator(".auth-container")).to_contain_text("Authorized")
+
+
+def test_the_browsable_api_works_under_its_policy(
+    live_server_factory: Callable[..., LiveServer], page: Page
+) -> None:
+    server = live_server_factory("sqlite", DEBUG="true")
+    with Client(server) as client:
+        client.ask("POST", f"/api/{SAMPLE_USER}/tasks", {"title": "Buy milk"})
+    page.goto(server.base_url)
+    page.get_by_role("link", name="Browsable API").click()
+    page.locator("pre a").click()
+    content = page.get_by_label("Content:")
+    expect(content).to_have_value(re.compile('"title": "Buy milk"'))
+    content.fill(content.input_value().replace("milk", "bread"))
+    page.get_by_role("button", name="PUT").click()
+    expect(page.locator(".response-info")).to_contain_text('"title": "Buy bread"')
+    page.get_by_role("button", name="Complete or reopen").click()
+    expect(page.locator(".response-info")).to_contain_text('"is_completed": true')
+    page.locator(".breadcrumb").get_by_role("link", name="Task", exact=True).click()
+    expect(page.locator(".response-info")).to_contain_text('"is_completed": true')
+    page.get_by_text("DELETE", exact=True).click()
+    page.get_by_role("button", name="Delete for good").click()
+    expect(page.locator(".response-info")).to_contain_text("HTTP 204")
 
 
 def test_the_admin_works_under_its_policy(

@@ -83,8 +83,9 @@ def test_the_pages_commands_work(server: LiveServer, page: httpx.Response) -> No
 
 @pytest.mark.live
 def test_the_banners_commands_work(server: LiveServer) -> None:
-    commands = [line for line in server.log().splitlines() if line.startswith("    ")]
-    assert "Buy milk" in str(run("\n".join(commands), server))
+    block = re.search(r"settings:\n\n(.*?)\n\n", server.log(), re.DOTALL)
+    assert block
+    assert "Buy milk" in str(run(block[1], server))
 
 
 @pytest.mark.live

@@ -152,7 +152,8 @@ def test_the_documentation_needs_nothing_from_elsewhere(api):
     page = api.get("/api/docs").decode()
     assert api.last["Content-Security-Policy"] == (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-        "connect-src 'self'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+        "font-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
+        "form-action 'none'"
     )
     assert "//" not in page
     files = re.findall(r'(?:src|href)="([^"]+)"', page)

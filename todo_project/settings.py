@@ -147,7 +147,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["todo_project.api.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": [
         "todo_project.api.renderers.JSONRenderer",
-        *(["rest_framework.renderers.BrowsableAPIRenderer"] if DEBUG else []),
+        *(["todo_project.api.browsable.Renderer"] if DEBUG else []),
     ],
     "DEFAULT_SCHEMA_CLASS": "todo_project.api.openapi.OperationSchema",
     "EXCEPTION_HANDLER": "todo_project.api.problems.exception_handler",

@@ -136,7 +136,8 @@ def page_policy(form_action: str) -> str:
     nothing is inline, and nobody frames it. `data:` images are the icons in style sheets."""
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-        f"connect-src 'self'; form-action {form_action}; frame-ancestors 'none'; base-uri 'none'"
+        "font-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
+        f"form-action {form_action}"
     )
 
 
