@@ -44,7 +44,6 @@ class DocsView(PublicView):
 class IndexView(PublicView):
     """Where to go from `/` in development."""
 
-    @extend_schema(exclude=True)
     def get(self, request: Request) -> HttpResponse:
         url = request.build_absolute_uri("/").removesuffix("/")
         context = {

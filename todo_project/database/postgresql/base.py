@@ -132,8 +132,8 @@ class SchemaEditor(schema.DatabaseSchemaEditor):
     """Gives up when a lock is not to be had.
 
     A migration that waits for a lock makes every later statement on the table wait behind it, so
-    it must wait for less than a request's `REQUEST_TIMEOUT`. Set for the transaction alone, so it holds
-    behind a pooler too and stays with nobody. Migrations outside a transaction (indexes made
+    it must wait for less than `REQUEST_TIMEOUT`. Set for the transaction alone, so it holds behind
+    a pooler too and stays with nobody. Migrations outside a transaction (indexes made
     concurrently) are without: they block nobody while they wait, and giving up would leave an
     invalid index behind.
     """
