@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 from django.http import HttpRequest
 
-from tasks.models import Preconditions, Task
+from tasks.models import NO_PRECONDITIONS, Preconditions, Task
 
 VERSION = Task.resource.version
 
@@ -45,13 +45,13 @@ class Conditions(NamedTuple):
 
     @classmethod
     def of(cls, request: HttpRequest) -> Self:
-        match, none_match = (
-            None if (header := request.META.get(name)) is None else header.split(",")
-            for name in ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
-        )
+        match = request.META.get("HTTP_IF_MATCH")
+        none_match = request.META.get("HTTP_IF_NONE_MATCH")
         return cls(
-            match and [tag.strip() for tag in match],
-            none_match and [tag.strip().removeprefix("W/") for tag in none_match],
+            None if match is None else [tag.strip() for tag in match.split(",")],
+            None
+            if none_match is None
+            else [tag.strip().removeprefix("W/") for tag in none_match.split(",")],
         )
 
     def if_match_fails(self, current: str) -> bool:
@@ -67,6 +67,8 @@ class Conditions(NamedTuple):
         """
         if self.none_match == ["*"]:
             return None
+        if self == (None, None):
+            return NO_PRECONDITIONS
         return Preconditions(
             None if self.match in (None, ["*"]) else _times(self.match),
             None if self.none_match is None else _times(self.none_match),

@@ -87,7 +87,9 @@ class TaskQuerySet(models.QuerySet["Task"]):
         place free. Raises KeyReused or TooManyTasks.
         """
         statements, owner, now = self._statements(), self._required_owner(), datetime.now(UTC)
-        every = {name: values.get(name, field.get_default()) for name, field in FIELDS.items()} | {
+        every = {
+            **NOTHING,
+            **values,
             "id": uuid7(now),
             "user_id": owner,
             "created_at": now,
@@ -183,6 +185,8 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
     def _where(self, id: UUID, preconditions: Preconditions) -> tuple[list[Any], tuple[bool, ...]]:
         """The parameters of a write's WHERE, and which preconditions it has."""
+        if preconditions is NO_PRECONDITIONS:
+            return self._key(id), (False, False)
         array = self._statements().dialect.array
         lists = [array(FIELDS["updated_at"], times) for times in preconditions if times is not None]
         return self._key(id) + lists, tuple(times is not None for times in preconditions)
@@ -306,6 +310,8 @@ Task.resource = Resource(
     },
 )
 FIELDS = Task.resource.model_fields
+NOTHING = dict.fromkeys(FIELDS) | Task.resource.defaults
+"""The columns of an INSERT in their order, with the defaults of writable fields."""
 
 
 @cache

@@ -55,7 +55,7 @@ class Statements:
         self.fields = resource.model_fields
         self.searchable = resource.searchable
         returned = [self.fields[name] for name in resource.returned]
-        self.returning = self._columns(resource.returned)
+        self.returning = ", ".join(map(self.dialect.returned, returned))
         self.selected = self.dialect.selected(returned)
         self._readers = [
             (name, _reader(self.dialect.converter(self.fields[name]), field))

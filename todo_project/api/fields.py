@@ -154,8 +154,10 @@ class DateTimeField(StrictField, serializers.DateTimeField):
             self.fail("invalid")
 
     def to_representation(self, value: datetime) -> str:
-        naive = value.astimezone(UTC).replace(tzinfo=None)
-        return naive.isoformat(timespec="microseconds") + "Z"
+        """A value without a time zone is in UTC."""
+        if value.tzinfo is not None:
+            value = value.astimezone(UTC).replace(tzinfo=None)
+        return value.isoformat(timespec="microseconds") + "Z"
 
     def constraints(self, for_input: bool) -> Schema:
         return {"format": "date-time", "pattern": self.PATTERN if for_input else self.RETURNED}
@@ -172,7 +174,7 @@ class UUIDField(StrictField, serializers.UUIDField):
             self.fail("invalid", value=data)
         return value
 
-    def to_representation(self, value: UUID) -> str:
+    def to_representation(self, value: UUID | str) -> str:
         return str(value)
 
     def constraints(self, for_input: bool) -> Schema:

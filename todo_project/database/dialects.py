@@ -41,6 +41,12 @@ class PostgreSQL:
             members.append(f"""'"{field.name}":' || {value}""")
         return "'{' || " + " || ',' || ".join(members) + " || '}'"
 
+    def returned(self, field: models.Field) -> str:
+        """A column in RETURNING, as what is cheapest to read."""
+        if isinstance(field, models.DateTimeField):
+            return f"{field.column} AT TIME ZONE 'UTC'"
+        return f"{field.column}::text" if isinstance(field, models.UUIDField) else str(field.column)
+
     def converter(self, field: models.Field) -> Callable[[Any], Any] | None:
         """From a database value to the one that Django's ORM would give; None if it is that."""
         return None
@@ -65,6 +71,9 @@ class SQLite(PostgreSQL):
 
     def selected(self, fields: Sequence[models.Field]) -> str:
         return ", ".join(str(field.column) for field in fields)
+
+    def returned(self, field: models.Field) -> str:
+        return str(field.column)
 
     def converter(self, field: models.Field) -> Callable[[Any], Any] | None:
         column = Col("", field)
