@@ -11,7 +11,7 @@ from psycopg.conninfo import make_conninfo
 from todo_project import env
 from todo_project.env import BASE_DIR
 
-# Values that libpq looks at when it connects, which is too late for who wrote them.
+# Values that libpq would reject only when it connects.
 INTEGERS = {
     *("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval"),
     *("keepalives_count", "tcp_user_timeout"),
@@ -52,6 +52,7 @@ def parse(name: str, url: str) -> dict[str, Any]:
         config["NAME"] = str(BASE_DIR / config["NAME"])
         if not os.path.isdir(os.path.dirname(config["NAME"])):
             env.fail(name, "names a file in a folder that does not exist")
+        config["ENGINE"] = "todo_project.database.sqlite"
         options |= {
             "timeout": 4,  # seconds to wait for another writer
             "transaction_mode": "IMMEDIATE",
