@@ -20,7 +20,12 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from todo_project import logs
-from todo_project.database.errors import OutcomeUnknown, is_unavailable
+from todo_project.database.errors import (
+    OutcomeUnknown,
+    Unavailable,
+    is_unavailable,
+    unavailable_reason,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +178,8 @@ def challenge(error: exceptions.APIException) -> str:
 def unavailable(error: Exception) -> HttpResponse:
     """503 for a database that is away, refuses or is too busy; logs the cause, once.
 
-    The body tells a write that was not done from one that may have been.
+    `detail` says what state the database is in, and the code tells a write that was not done from
+    one that may have been.
     """
     cause = str(error).strip().replace("\n", " ")
     logger.error("database unavailable: %s: %s", type(error).__name__, cause)
@@ -185,9 +191,8 @@ def unavailable(error: Exception) -> HttpResponse:
             "Read before you send it again, or send it with an Idempotency-Key or If-Match.",
         )
     else:
-        result = response(
-            503, "database_unavailable", "The database does not answer; nothing was changed."
-        )
+        reason = error if isinstance(error, Unavailable) else unavailable_reason(error)
+        result = response(503, "database_unavailable", f"{reason}; nothing was changed.")
     result["Retry-After"] = str(RETRY_AFTER)
     result._has_been_logged = True  # type: ignore[attr-defined]
     return result
