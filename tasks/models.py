@@ -134,8 +134,8 @@ class TaskQuerySet(models.QuerySet["Task"]):
         parameters.append(query.limit + 1)
         sql = statements.page(query.ordering, tuple(filters), query.search is not None, place)
         # An index serves the default order; any other may read everything that the owner has.
-        scan = query.search is not None or not query.ordering.endswith("created_at")
-        rows = run(sql, parameters, read=True, scan=scan)
+        slow = query.search is not None or not query.ordering.endswith("created_at")
+        rows = run(sql, parameters, read=True, slow=slow)
         return [statements.read_selected_json(row) for row in rows]
 
     def change(

@@ -1,85 +1,149 @@
-"""The circuit breaker: who is refused, who tries, and what is learnt from it."""
+"""The circuit breaker: who is refused, who is a probe, and what is learnt from it."""
+
+import time
 
 import pytest
 from django.db import OperationalError, connection
 
 from todo_project.database import breaker as breaker_module
-from todo_project.database import deadline, execute
-from todo_project.database.breaker import Breaker
-from todo_project.database.deadline import end_deadline, start_deadline
+from todo_project.database import deadline
+from todo_project.database.breaker import COOL_DOWN, THRESHOLD, Breaker, Outcome
+from todo_project.database.deadline import end_deadline, start_deadline, usage
 from todo_project.database.errors import Unavailable
 from todo_project.database.execute import run
 
 
 @pytest.fixture
 def breaker(monkeypatch):
-    """A breaker of the test's own, in a request, with time that the test tells."""
-    made = Breaker()
+    """A breaker of a process of eight threads, in a request, with time that the test tells."""
+    made = Breaker(threads=8)
     made.now = 100.0
-    monkeypatch.setattr(execute, "breaker", made)
     start_deadline()
     monkeypatch.setattr(breaker_module.time, "monotonic", lambda: made.now)
     yield made
     end_deadline()
 
 
-def passes(breaker: Breaker, scan: bool = False) -> bool:
+def passes(breaker: Breaker) -> bool:
+    start_deadline()
     try:
-        breaker.admit(scan)
+        breaker.before_call()
     except Unavailable:
         return False
     return True
 
 
-def test_one_tries_after_a_moment_and_the_others_wait_for_what_comes_of_it(breaker):
+def fail(breaker: Breaker, outcome: Outcome = Outcome.TIMED_OUT) -> None:
+    """A call that began a deadline ago ends."""
+    breaker.record(breaker.now - deadline.REQUEST_TIMEOUT, outcome)
+
+
+def test_a_probe_closes_it(breaker):
     assert passes(breaker)
-    breaker.settle(waited_in_vain=True)
+    fail(breaker)
+    assert usage.breaker == "opened"
     assert not passes(breaker)
-    breaker.now += breaker_module.PAUSE
+    assert usage.breaker == "refused"
+    breaker.now += COOL_DOWN
     assert [passes(breaker) for _ in range(3)] == [True, False, False]
-    breaker.settle(waited_in_vain=False)
+    breaker.record(breaker.now, Outcome.SUCCESS)
     assert [passes(breaker) for _ in range(3)] == [True, True, True]
+    assert usage.breaker == ""
 
 
-def test_one_that_never_tells_does_not_close_it_for_ever(breaker):
-    breaker.settle(waited_in_vain=True)
-    breaker.now += breaker_module.PAUSE
+def test_probes_that_get_no_answer_leave_half_of_the_threads(breaker):
+    fail(breaker)
+    lets_through = []
+    for _ in range(300):
+        breaker.now += 0.1
+        if passes(breaker):
+            lets_through.append(breaker.now)
+    assert len(lets_through) > 10  # and one that never reports does not keep it open
+    waits = deadline.REQUEST_TIMEOUT + 1
+    for at in lets_through:
+        assert sum(at - waits < other <= at for other in lets_through) <= 4
+
+
+def test_a_success_from_before_does_not_close_it(breaker):
+    began = breaker.now
+    breaker.now += 2
+    fail(breaker)
+    breaker.record(began, Outcome.SUCCESS)
+    assert not passes(breaker)
+
+
+def test_a_failure_does_not_open_it_while_others_are_served(breaker):
+    for outcome in Outcome:
+        began = breaker.now
+        breaker.now += THRESHOLD + 1
+        breaker.record(breaker.now, Outcome.SUCCESS)
+        breaker.now += 1
+        for _ in range(10):
+            breaker.record(began, outcome)
+        assert passes(breaker)
+
+
+def test_cancellations_open_it_when_half_of_the_threads_have_one_in_a_row(breaker):
+    for _ in range(2):
+        for _ in range(3):
+            fail(breaker, Outcome.CANCELLED)
+            assert passes(breaker)
+        breaker.record(breaker.now, Outcome.SUCCESS)
+        breaker.now += deadline.REQUEST_TIMEOUT
+    for _ in range(4):
+        fail(breaker, Outcome.CANCELLED)
+    assert not passes(breaker)
+    breaker.now += COOL_DOWN
     assert passes(breaker)
-    breaker.now += deadline.REQUEST_TIMEOUT + breaker_module.PAUSE
-    assert passes(breaker)
+    fail(breaker, Outcome.CANCELLED)  # the probe's
+    assert not passes(breaker)
 
 
-def test_a_scan_tries_after_others_might_have(breaker):
-    breaker.settle(waited_in_vain=True)
-    breaker.now += breaker_module.PAUSE
-    assert not passes(breaker, scan=True)
-    assert passes(breaker)
-    breaker.settle(waited_in_vain=True)
-    breaker.now += 2 * breaker_module.PAUSE
-    assert passes(breaker, scan=True)
+def test_a_single_cancellation_does_not_open_that_of_a_single_thread():
+    breaker = Breaker(threads=1)
+    start_deadline()
+    try:
+        breaker.record(time.monotonic() - 4, Outcome.CANCELLED)
+        assert passes(breaker)
+        breaker.record(time.monotonic() - 4, Outcome.CANCELLED)
+        assert not passes(breaker)
+    finally:
+        end_deadline()
 
 
 def test_commands_are_not_refused(breaker):
-    breaker.settle(waited_in_vain=True)
+    fail(breaker)
     end_deadline()
-    assert passes(breaker)
+    breaker.before_call()
 
 
-@pytest.mark.parametrize(("scan", "open_after"), [(False, True), (True, False)])
-def test_a_cancelled_scan_says_that_the_server_obeys(
-    transactional_db, monkeypatch, scan, open_after
-):
-    if connection.vendor != "postgresql":
-        pytest.skip("SQLite cancels nothing")
-    made = Breaker()
-    monkeypatch.setattr(execute, "breaker", made)
+@pytest.fixture
+def statements(monkeypatch):
+    """The breaker of statements, new, which waits of 0.1 s open, in a request of 0.3 s."""
+    made = Breaker(threads=1)
+    monkeypatch.setattr(breaker_module, "statements", made)
+    monkeypatch.setattr(breaker_module, "THRESHOLD", 0.1)
     monkeypatch.setattr(deadline, "REQUEST_TIMEOUT", 0.3)
-    monkeypatch.setattr(execute, "PATIENCE", 0.1)
-    connection.ensure_connection()  # which takes longer than that
-    start_deadline()
-    try:
-        with pytest.raises(OperationalError, match="cancel"):
-            run("SELECT pg_sleep(60)", (), read=True, scan=scan)
-        assert passes(made) is not open_after
-    finally:
-        end_deadline()
+    yield made
+    end_deadline()
+
+
+ENDLESS = {
+    "postgresql": "SELECT pg_sleep(60)",
+    "sqlite": "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+    " SELECT count(*) FROM n",
+}
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_statement_that_may_be_slow_does_not_open_it(transactional_db, statements, slow):
+    connection.ensure_connection()
+    for _ in range(2):
+        start_deadline()
+        began = time.monotonic()
+        with pytest.raises(OperationalError):
+            run(ENDLESS[connection.vendor], (), read=True, slow=slow)
+        assert time.monotonic() - began < 3  # on SQLite, too, the statement ends with the request
+    assert passes(statements) is slow
+    end_deadline()
+    assert run("SELECT 1", (), read=True) == [(1,)]

@@ -1,7 +1,7 @@
-"""The database fails in every way it can; the service says so in time, and comes back by itself.
+"""The database fails in every way it can; the service says so in time, and recovers by itself.
 
 `database_unavailable` promises that nothing was done, so the tests also look at what the database
-has. A wait in vain takes a request's whole budget of 4 s, and that is most of this file's time.
+has. A wait that times out takes a request's whole 4 s, and that is most of this file's time.
 """
 
 import json
@@ -15,7 +15,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -27,10 +26,9 @@ from django.test import Client as InProcess
 from tests.client import API, BOB
 from tests.database_plugin import LiveServer, open_live_server
 from tests.live import OPERATIONS, TASKS, Answer, Client, Load, Row, at_once, lock, waiting
-from todo_project.database import breaker as breaker_module
 from todo_project.database import deadline as deadline_module
+from todo_project.database.breaker import COOL_DOWN, THRESHOLD
 from todo_project.database.deadline import end_deadline, remaining, start_deadline
-from todo_project.database.errors import Unavailable
 from todo_project.database.postgresql.base import Connection
 from tools.servers import PostgreSQL, wait_until
 
@@ -90,7 +88,7 @@ def settle(server: LiveServer) -> None:
     """Wait until no process has an open breaker, whichever of them one happens to ask."""
     deadline = time.monotonic() + 3 * IN_TIME
     failed = time.monotonic()
-    while time.monotonic() < failed + breaker_module.PAUSE + 0.2:
+    while time.monotonic() < failed + COOL_DOWN + 0.2:
         if not serves(server):
             failed = time.monotonic()
         assert failed < deadline
@@ -170,8 +168,8 @@ def test_a_stopped_server_is_503_and_a_started_one_serves(server: LiveServer, mo
     assert all(answer.status == 503 for answer in answers)
     if hasattr(server, "pgbouncer"):
         settle(server)
-        # It keeps a statement for a server to come, so that a write's outcome is open. Those who
-        # came first waited in vain, the others not at all.
+        # It keeps a statement until a server comes back, so that a write's outcome is open. The
+        # first requests timed out, the others did not wait at all.
         assert took < 2 * IN_TIME
     else:
         assert took < IN_TIME
@@ -273,7 +271,7 @@ def test_what_was_acknowledged_is_there_and_nothing_twice(
     assert server.worker_pids() == workers
 
 
-# Waits in vain ----------------------------------------------------------------------------------
+# Waits that time out ----------------------------------------------------------------------------
 
 
 @contextmanager
@@ -300,7 +298,7 @@ def lock_row(server: LiveServer) -> Any:
 
 def flood(server: LiveServer, hang: Any, *codes: str) -> None:
     """With three times as many clients as threads, those in the second and third turn are
-    answered at once: together one wait in vain, where without a breaker it would be three."""
+    answered at once: all together take one time-out, and without a breaker it would be three."""
     ready(server)
     with Client(server) as client:
         task = client.create("locked")
@@ -321,8 +319,9 @@ def flood(server: LiveServer, hang: Any, *codes: str) -> None:
     assert wait_until(lambda: serves(server), IN_TIME)
     assert wait_until(lambda: waiting(server) == 0)
     assert took < 2 * IN_TIME
-    assert sum(answer.seconds > breaker_module.PATIENCE for answer in answers) >= THREADS / 2
-    assert {answer.code for answer in answers} - {""} == set(codes)
+    assert sum(answer.seconds > THRESHOLD for answer in answers) >= THREADS / 2
+    # The first of the codes there is at least.
+    assert {codes[0]} <= {answer.code for answer in answers} - {""} <= set(codes)
     assert hang is paused or all(answer.code for answer in answers)
     held = {text for row in rows(server) for text in row[2:4]}
     for title, answer in zip(titles, answers, strict=True):
@@ -346,18 +345,42 @@ def flood_locked_file(server: LiveServer) -> None:
 
 
 def lose_one_backend_after_all(server: LiveServer) -> None:
-    """Who finds one connection dead spares the other threads finding out about theirs."""
-    flood(server, paused, UNDONE, OPEN)
+    """A thread that finds its connection dead spares the others finding out about theirs."""
+    flood(server, paused, OPEN, UNDONE)
     settle(server)
     with paused(server):
         assert is_refused(ask(server, LIST, NO_TASK))
         assert wait_until(lambda: serves(server), IN_TIME)
 
 
+def lock_one_row(server: LiveServer) -> None:
+    """An operator's forgotten transaction on one task refuses nobody else."""
+    ready(server)
+    with Client(server) as client:
+        task = client.create("locked")
+    update = Row("update", "PATCH", TASKS + "/{task}", {"description": "mine"})
+    done = threading.Event()
+
+    def read(_: int) -> set[int]:
+        statuses = set()
+        with Client(server) as client:
+            while not done.is_set():
+                statuses.add(client.ask("GET", f"/api/{BOB}/tasks").status)
+                time.sleep(0.05)
+        return statuses
+
+    with lock_row(server), ThreadPoolExecutor() as pool:
+        others = [pool.submit(read, number) for number in range(4)]
+        refused = at_once(2, lambda _: [ask(server, update, task) for _ in range(2)])
+        done.set()
+        assert [other.result() for other in others] == [{200}] * 4
+    assert all(is_refused(answer) for answers in refused for answer in answers)
+
+
 SLOW = "user_id <> '{}' OR pg_sleep(60) IS NULL"
 
 
-def search_in_vain(server: LiveServer) -> None:
+def search_endlessly(server: LiveServer) -> None:
     """One owner's endless searches, staggered, refuse nobody else."""
     ready(server)
     for sql in (
@@ -380,15 +403,16 @@ def search_in_vain(server: LiveServer) -> None:
             assert client.ask("GET", TASKS).status == 200
 
 
-# Each waits in vain for seconds, so all do so at the same time, each on a service of its own.
+# Each takes seconds of waiting, so all run at the same time, each on a service of its own.
 UNDONE, OPEN = "database_unavailable", "outcome_unknown"
 SCENARIOS: dict[str, tuple[dict[str, Any], Callable[[LiveServer], None]]] = {
     "table": ({}, lambda server: flood(server, lock, UNDONE)),
     "table behind PgBouncer": ({"via_pgbouncer": True}, lambda server: flood(server, lock, UNDONE)),
+    "one row": ({}, lock_one_row),
     "row": ({}, lambda server: flood(server, lock_row, UNDONE)),
-    "network": ({"proxy": True}, lambda server: flood(server, frozen, UNDONE, OPEN)),
+    "network": ({"proxy": True}, lambda server: flood(server, frozen, OPEN, UNDONE)),
     "file": ({"vendor": "sqlite"}, flood_locked_file),
-    "search": ({"user": "service"}, search_in_vain),
+    "search": ({"user": "service"}, search_endlessly),
     "backends": ({"WEB_CONCURRENCY": "1", "WEB_THREADS": "8"}, lose_one_backend_after_all),
 }
 
@@ -561,32 +585,3 @@ def test_a_server_that_accepts_and_says_nothing_does_not_outlast_the_request(
                 hostaddr="127.0.0.1", port=silent.getsockname()[1], connect_timeout=10
             )
         assert time.monotonic() - began < IN_TIME
-
-
-def test_an_open_breaker_lets_a_single_request_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-    monkeypatch.setattr(breaker_module, "time", SimpleNamespace(monotonic=lambda: now))
-    breaker = breaker_module.Breaker()
-
-    def passes(_: int) -> bool:
-        start_deadline()
-        try:
-            breaker.admit()
-        except Unavailable:
-            return False
-        return True
-
-    def passing() -> int:
-        return sum(at_once(12, passes))
-
-    assert passing() == 12
-    for _ in range(3):
-        breaker.settle(waited_in_vain=True)
-        assert passing() == 0
-        now += breaker_module.PAUSE
-        assert passing() == 1
-        assert passing() == 0  # until it is known what came of the one
-    breaker.settle(waited_in_vain=False)
-    assert passing() == 12
-    breaker.settle(waited_in_vain=True)
-    breaker.admit()  # a command, which has no deadline, waits as long as it likes

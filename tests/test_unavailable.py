@@ -5,6 +5,7 @@ from django.db import DatabaseError, connection
 from django.test import Client
 
 from tests.client import ALICE, API
+from todo_project.api.problems import unavailable
 from todo_project.database.deadline import usage
 from todo_project.database.errors import Reason, is_unavailable, unavailable_reason
 from todo_project.database.execute import run
@@ -108,6 +109,35 @@ def test_a_full_disk_says_so(sqlite, api: API):
         execute("PRAGMA max_page_count = 1073741823")
     assert problem["status"] == 503
     assert problem["detail"] == "The database has no space left; nothing was changed."
+
+
+FAIL_AT_FIRST = """
+    CREATE FUNCTION fail_at_first(times int) RETURNS bigint LANGUAGE plpgsql AS $$
+    DECLARE called bigint := nextval('calls');  -- which no rollback takes back
+    BEGIN
+        IF called <= times THEN RAISE 'injected' USING ERRCODE = '40001'; END IF;
+        RETURN called;
+    END $$"""
+
+
+@pytest.fixture
+def calls(postgresql):
+    execute("CREATE SEQUENCE calls", FAIL_AT_FIRST)
+    usage.reset()
+    yield
+    execute("DROP FUNCTION fail_at_first", "DROP SEQUENCE calls")
+
+
+def test_a_serialization_failure_is_retried(calls):
+    assert run("SELECT fail_at_first(1)", ()) == [(2,)]
+    assert (usage.retries, usage.round_trips) == (1, 2)
+
+
+def test_a_serialization_failure_is_retried_once(calls):
+    with pytest.raises(DatabaseError) as caught:
+        run("SELECT fail_at_first(2)", ())
+    assert b"another change; nothing was changed" in unavailable(caught.value).content
+    assert run("SELECT last_value FROM calls", ()) == [(2,)]
 
 
 def test_what_a_request_uses_is_counted(api: API):

@@ -35,9 +35,6 @@ SQLSTATES = {
     "58030": Reason.IO_ERROR,
 }
 
-CANCELED = "57014"
-READ_ONLY = "25006"
-
 SQLITE_CODES = {
     sqlite3.SQLITE_BUSY: Reason.LOCKED,
     sqlite3.SQLITE_LOCKED: Reason.LOCKED,
