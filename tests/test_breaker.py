@@ -147,3 +147,21 @@ def test_a_statement_that_may_be_slow_does_not_open_it(transactional_db, stateme
     assert passes(statements) is slow
     end_deadline()
     assert run("SELECT 1", (), read=True) == [(1,)]
+
+
+def test_a_failure_to_connect_refuses_no_thread_that_is_connected(
+    transactional_db, statements, monkeypatch
+):
+    connection.ensure_connection()
+    connections = Breaker()
+    connections.record(time.monotonic() - 4, Outcome.TIMED_OUT)
+    monkeypatch.setattr(breaker_module, "connections", connections)
+    start_deadline()
+    assert run("SELECT 1", (), read=True) == [(1,)]
+    if connection.vendor == "sqlite":
+        return  # connecting is no wait there
+    connection.close()
+    with pytest.raises(Unavailable):
+        run("SELECT 1", (), read=True)
+    end_deadline()
+    assert run("SELECT 1", (), read=True) == [(1,)]

@@ -1,22 +1,24 @@
 """Django's PostgreSQL backend for persistent connections to a server that comes and goes.
 
-What is different from Django's own:
+What differs from Django's own:
 
 - the health check looks at the socket and costs no round trip;
-- every wait, for a connection as for an answer, ends with the request's deadline;
+- every wait, for a connection or for an answer, ends with the request's deadline;
 - a new connection needs no statement and no session state, so it works unchanged through a
   transaction pooler;
 - `timestamptz` is loaded by psycopg's C code, not by a Python function per value.
 """
 
-import queue
 import random
 import select
 import socket
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
-from typing import Any, Self
+from functools import partial
+from typing import Any, ClassVar, Self, TypeVar
 
 import psycopg
 from django.db.backends.postgresql import base, schema
@@ -24,29 +26,40 @@ from psycopg import errors, waiting
 from psycopg.adapt import AdaptersMap
 from psycopg.types.datetime import TimestamptzLoader
 
+from todo_project.database import breaker
+from todo_project.database.breaker import Outcome
 from todo_project.database.deadline import remaining, usage
 
-CANCEL_GRACE = 0.4
-"""Seconds to ask the server to cancel a statement past its deadline, and as many to hear of it."""
+CANCEL_TIMEOUT = 0.4
+"""Seconds to ask the server to cancel a statement past its deadline, and as many for its answer."""
 
-SHORTEST_CONNECT = 2
-"""Seconds; psycopg rounds a shorter `connect_timeout` up to this, and takes whole ones only."""
+HEAD_START = 1.0
+"""Seconds that an address of the server has to itself before the next one is tried as well."""
+
+MIN_CONNECT_TIMEOUT = 2
+"""Seconds: psycopg rounds a shorter `connect_timeout` up to this, and takes whole ones only."""
 
 LOCK_TIMEOUT = 3
-"""Seconds that a migration waits for each of its locks; less than a request's time."""
+"""Seconds that a migration waits for each of its locks; less than `REQUEST_TIMEOUT`."""
+
+T = TypeVar("T")
+C = TypeVar("C", bound="Connection")
 
 
 class Connection(psycopg.Connection):
     """A psycopg connection whose waits end with the request's deadline."""
 
-    hung_at = 0.0
-    """When a server last did not answer, by the monotonic clock: one value for the process. Who
-    loses one connection to a silent network or a fail-over has most often lost them all, and each
-    thread would have to wait in vain for itself."""
+    _last_address: ClassVar[dict[str, str]] = {}
+    """By host name, the address that was connected to last."""
+
+    _silent_at: ClassVar[dict[str, float]] = {}
+    """By address, when a server last did not answer, by the monotonic clock. A silent network or a
+    fail-over breaks all connections to an address, and each thread would have to find out."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.opened_at = time.monotonic()
+        self._opened_at = time.monotonic()
+        self._address = self.pgconn.hostaddr.decode()
 
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
@@ -58,24 +71,19 @@ class Connection(psycopg.Connection):
         if left is None:
             return super().connect(conninfo, **kwargs)
         expires = time.monotonic() + left
+        wanted = int(kwargs["connect_timeout"])  # 0 or less: no limit
+        most = max(MIN_CONNECT_TIMEOUT, round(left))
+        kwargs["connect_timeout"] = min(most, wanted) if wanted > 0 else most
         host = str(kwargs.get("host") or "")
-        addresses: list[str | None] = [None]
-        if host and "hostaddr" not in kwargs and not host.startswith("/"):
-            addresses = [*resolve(host, left)]
-        failure = psycopg.OperationalError("no time left to connect")
-        for address in addresses:
-            left = int(expires - time.monotonic() + 0.1)
-            if left < SHORTEST_CONNECT:
-                break
-            wanted = int(kwargs["connect_timeout"])  # 0 and less: libpq's word for no limit
-            timed = {**kwargs, "connect_timeout": min(left, wanted) if wanted > 0 else left}
-            if address is not None:
-                timed["hostaddr"] = address
-            try:
-                return super().connect(conninfo, **timed)
-            except psycopg.OperationalError as error:
-                failure = error
-        raise failure
+        if "hostaddr" in kwargs or not host or host.startswith("/"):
+            addresses = [kwargs.pop("hostaddr", "")]
+        else:
+            addresses = resolve(host, left)
+            addresses.sort(key=cls._last_address.get(host, "").__ne__)
+        connect = super().connect
+        made = race([partial(connect, conninfo, **kwargs, hostaddr=a) for a in addresses], expires)
+        cls._last_address[host] = made._address
+        return made
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """Wait for the server; cancel the statement when the request's time is up.
@@ -90,52 +98,104 @@ class Connection(psycopg.Connection):
         try:
             return super().wait(gen, interval, timeout)
         except errors._WaitTimeout:
-            with suppress(psycopg.Error):  # who cannot be told to stop may have stopped
-                self.cancel_safe(timeout=CANCEL_GRACE)
+            with suppress(psycopg.Error):  # a server that cannot be asked may still have finished
+                self.cancel_safe(timeout=CANCEL_TIMEOUT)
             try:
-                return waiting.wait(gen, self.pgconn.socket, interval, CANCEL_GRACE)
+                return waiting.wait(gen, self.pgconn.socket, interval, CANCEL_TIMEOUT)
             except errors._WaitTimeout:
                 self.pgconn.finish()
-                Connection.hung_at = time.monotonic()
-                raise psycopg.OperationalError("the server did not answer in time") from None
+                self._silent_at[self._address] = time.monotonic()
+                raise errors.ConnectionTimeout("the server did not answer in time") from None
         finally:
             usage.seconds += time.monotonic() - began
 
+    def is_usable(self) -> bool:
+        """Whether the server has left the connection open, at the cost of one system call.
+
+        Between statements a server says nothing but that it ends the session: a readable socket is
+        one that it has closed, or is about to. A network gone silent, which only a `SELECT 1` would
+        find, the deadline finds as well, for all connections that were open by then.
+        """
+        if self.closed or self._opened_at < self._silent_at.get(self._address, 0.0):
+            return False
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        return not poll.poll(0)
+
 
 def resolve(host: str, seconds: float) -> list[str]:
-    """The addresses of a host name, in random order: one of them may swallow every packet.
+    """The addresses of a host name, in random order. Raises OperationalError.
 
-    In a thread, because the C library cannot be told to hurry, and waits ten seconds and more for
-    an absent name server. Raises OperationalError.
+    In a thread, because the C library has no time limit of the caller's: it waits ten seconds and
+    more for a name server that is away.
     """
-    found: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
-
-    def look_up() -> None:
-        try:
-            entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            addresses = sorted({str(entry[4][0]) for entry in entries})
-            found.put(random.sample(addresses, len(addresses)))
-        except OSError as error:
-            found.put(error)
-
-    threading.Thread(target=look_up, daemon=True).start()
     try:
-        answer = found.get(timeout=seconds)
-    except queue.Empty:
-        answer = TimeoutError("no answer in time")
-    if isinstance(answer, OSError):
-        raise psycopg.OperationalError(f"cannot resolve {host}: {answer}") from answer
-    return answer
+        look_up = partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
+        entries = in_thread(look_up).result(seconds)
+    except OSError as error:  # TimeoutError is one
+        problem = str(error) or "no answer in time"
+        raise psycopg.OperationalError(f"cannot resolve {host}: {problem}") from error
+    addresses = sorted({str(entry[4][0]) for entry in entries})
+    return random.sample(addresses, len(addresses))
+
+
+def race(attempts: list[Callable[[], C]], expires: float) -> C:
+    """The first connection that any attempt makes, each begun `HEAD_START` after the one before.
+
+    An attempt that fails lets the next one begin at once. The others are closed when they succeed
+    later. Raises the last attempt's error, or ConnectionTimeout at the time `expires`.
+    """
+    running: set[Future[C]] = set()
+    failure: psycopg.Error | None = None
+    try:
+        while attempts or running:
+            left = expires - time.monotonic()
+            if left <= 0:
+                break
+            if attempts:
+                running.add(in_thread(attempts.pop(0)))
+            done = wait(running, min(left, HEAD_START) if attempts else left, FIRST_COMPLETED).done
+            for attempt in done:
+                running.remove(attempt)
+                try:
+                    return attempt.result()
+                except psycopg.Error as error:
+                    failure = error
+    finally:
+        for attempt in running:
+            attempt.add_done_callback(close)
+    if failure is None or running:
+        failure = errors.ConnectionTimeout("the server did not answer in time")
+    raise failure
+
+
+def close(attempt: Future[C]) -> None:
+    if attempt.exception() is None:
+        attempt.result().close()
+
+
+def in_thread(work: Callable[[], T]) -> Future[T]:
+    """Begin the work in a thread that does not keep the process alive."""
+    future: Future[T] = Future()
+
+    def do() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=do, daemon=True).start()
+    return future
 
 
 class SchemaEditor(schema.DatabaseSchemaEditor):
-    """Gives up when a lock is not to be had.
+    """Gives up when it cannot get a lock.
 
     A migration that waits for a lock makes every later statement on the table wait behind it, so
-    it must wait for less than `REQUEST_TIMEOUT`. Set for the transaction alone, so it holds behind
-    a pooler too and stays with nobody. Migrations outside a transaction (indexes made
-    concurrently) are without: they block nobody while they wait, and giving up would leave an
-    invalid index behind.
+    it must wait for less than `REQUEST_TIMEOUT`. The limit is set for the transaction alone, so it
+    holds behind a pooler too and does not stay in the session. Migrations outside a transaction
+    (indexes built concurrently) have none: they block nobody while they wait, and giving up would
+    leave an invalid index behind.
     """
 
     def __enter__(self) -> Self:
@@ -155,15 +215,23 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return {**params, "context": adapters}
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
+        """Raises `Unavailable` by the circuit breaker."""
         self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        breaker.connections.before_call()
         began = time.monotonic()
         try:
-            return Connection.connect(**conn_params)
+            connection = Connection.connect(**conn_params)
+        except psycopg.Error:
+            if time.monotonic() - began > breaker.THRESHOLD:
+                breaker.connections.record(began, Outcome.TIMED_OUT)
+            raise
         finally:
             usage.seconds += time.monotonic() - began
+        breaker.connections.record(began, Outcome.SUCCESS)
+        return connection
 
     def _configure_timezone(self, connection: Connection) -> bool:
-        """Leave the session's time zone alone: it would be a round trip, and session state.
+        """Leave the session's time zone alone: setting it would be a round trip, and session state.
 
         Times go out with their offset and come back aware, in whatever zone.
         """
@@ -174,16 +242,4 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return self.connection.cursor() if name is None else super().create_cursor(name)
 
     def is_usable(self) -> bool:
-        """Whether the server has left the connection open, at the cost of one system call.
-
-        Between statements a server has nothing to say but good-bye: a readable socket is one that
-        it has closed, or is about to. What a `SELECT 1` would find besides, a network gone silent,
-        the deadline finds just as well, for all connections that were open by then.
-        """
-        if self.connection is None or self.connection.closed:
-            return False
-        if self.connection.opened_at < Connection.hung_at:
-            return False
-        poll = select.poll()
-        poll.register(self.connection.fileno(), select.POLLIN)
-        return not poll.poll(0)
+        return self.connection is not None and self.connection.is_usable()

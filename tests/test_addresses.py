@@ -1,0 +1,114 @@
+"""A host name of several addresses, of which some swallow every packet, as Neon's may."""
+
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+
+import psycopg
+import pytest
+from django.db import connection, connections
+from django.test import Client
+
+from tests.client import ALICE
+from tests.live import at_once
+from todo_project.database import breaker
+from todo_project.database.breaker import Breaker
+from todo_project.database.deadline import end_deadline, start_deadline
+from todo_project.database.postgresql.base import Connection
+
+HOST = "db.example"
+THREADS = 8
+
+
+@contextmanager
+def silent(address: str, port: int) -> Iterator[str]:
+    """An address that takes part in nothing: a listener whose queue is full drops what comes."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind((address, port))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex((address, port))
+        yield address
+
+
+@pytest.fixture(params=[("127.0.0.2", "127.0.0.1"), ("127.0.0.3", "127.0.0.2", "127.0.0.1")])
+def name(request, transactional_db, monkeypatch) -> Iterator[None]:
+    """The database's host is a name of several addresses, of which the last one lives."""
+    if connection.vendor == "sqlite":
+        pytest.skip("SQLite has no address")
+    port = int(connection.settings_dict["PORT"])
+    for part in ("statements", "connections"):
+        monkeypatch.setattr(breaker, part, Breaker())
+    monkeypatch.setattr(Connection, "_last_address", {})
+    monkeypatch.setitem(connections.settings["default"], "HOST", HOST)
+    entries = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, 0)) for a in request.param]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: entries)
+    monkeypatch.setattr("random.sample", lambda population, k: list(request.param))
+    with ExitStack() as stack:
+        for address in request.param[:-1]:
+            stack.enter_context(silent(address, port))
+        yield
+
+
+def ask(count: int) -> list[int]:
+    """The statuses of so many requests of one thread, which connects anew."""
+    try:
+        client = Client()
+        return [client.get(f"/api/{ALICE}/tasks").status_code for _ in range(count)]
+    finally:
+        connections.close_all()
+
+
+def test_a_silent_address_costs_no_request(name):
+    began = time.monotonic()
+    assert ask(1) == [200]
+    assert time.monotonic() - began < 4  # the request's time, whatever the number of addresses
+    Connection._last_address.clear()
+
+    def end_all_sessions() -> None:
+        connection.ensure_connection()
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(at_once, THREADS, lambda _: ask(125))
+        while not asked.done():
+            end_all_sessions()
+            time.sleep(0.1)
+    statuses = Counter(status for some in asked.result() for status in some)
+    assert statuses == {200: 1000}
+
+
+def test_the_address_that_answered_last_is_tried_first(name, monkeypatch):
+    assert ask(1) == [200]
+    tried = []
+    connect = psycopg.Connection.connect.__func__
+
+    def record(cls, conninfo="", **kwargs):
+        tried.append(kwargs.get("hostaddr"))
+        return connect(cls, conninfo, **kwargs)
+
+    monkeypatch.setattr(psycopg.Connection, "connect", classmethod(record))
+    assert ask(1) == [200]
+    assert tried == ["127.0.0.1"]
+
+
+def test_addresses_that_are_all_silent_do_not_outlast_the_request(name, monkeypatch):
+    monkeypatch.setattr("random.sample", lambda population, k: population[1:])
+    start_deadline()
+    began = time.monotonic()
+    try:
+        with pytest.raises(psycopg.errors.ConnectionTimeout):
+            Connection.connect(host=HOST, port=connection.settings_dict["PORT"], connect_timeout=10)
+    finally:
+        end_deadline()
+    assert time.monotonic() - began < 5
