@@ -18,7 +18,9 @@ from tools.servers import (
     ENVIRONMENT,
     PROJECT_ROOT,
     Gunicorn,
+    PgBouncer,
     PostgreSQL,
+    free_port,
     wait_until,
 )
 
@@ -103,6 +105,67 @@ def test_the_guide_leads_from_an_empty_project_to_a_served_api(postgres: Postgre
     finally:
         postgres.execute("DROP DATABASE neondb WITH (FORCE)")
         postgres.execute("DROP ROLE todo, neondb_owner")
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """What a refused command has said: one line, and no traceback."""
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_is_not_in_utf_8_is_refused(postgres: PostgreSQL, encoding: str) -> None:
+    name = f"in_{encoding.lower()}"
+    options = f"ENCODING {encoding} LOCALE 'C' TEMPLATE template0"
+    url = postgres.create_database(name, options)
+    try:
+        line = one_line(run("manage.py", "migrate", DATABASE_URL=url))
+        assert line == f"CommandError: The database is in {encoding}, and must be in UTF8"
+        served = run("-m", "gunicorn", "todo_project.wsgi", DATABASE_URL=url, WEB_CONCURRENCY="1")
+        line = one_line(served)
+        assert line.startswith("Configuration error: DATABASE_URL ")
+        assert encoding in line
+    finally:
+        postgres.execute(f"DROP DATABASE {name}")
+
+
+def test_pgbouncer_tells_the_encoding(postgres: PostgreSQL, pgbouncer: PgBouncer) -> None:
+    postgres.create_database("in_latin1", "ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
+    try:
+        line = one_line(run("manage.py", "migrate", DATABASE_URL=pgbouncer.url("in_latin1")))
+        assert "LATIN1" in line
+    finally:
+        postgres.execute("DROP DATABASE in_latin1 WITH (FORCE)")
+
+
+def test_without_its_database_the_web_server_starts_and_migrate_says_so() -> None:
+    url = f"postgresql://postgres@127.0.0.1:{free_port()}/away"
+    assert "Connection refused" in one_line(run("manage.py", "migrate", DATABASE_URL=url))
+    environment = {**ENVIRONMENT, "DATABASE_URL": url, "WEB_CONCURRENCY": "1"}
+    with Gunicorn(environment) as server, Client(server) as client:
+        assert client.ask("GET", "/healthz").status == 200
+        answer = client.ask("GET", "/readyz")
+        assert (answer.status, answer.code) == (503, "database_unavailable")
+        assert "cannot be reached" in answer.json()["detail"]
+
+
+def test_migrate_says_that_a_folder_cannot_be_written() -> None:
+    """Not even by root, as whom the tests may run."""
+    line = one_line(run("manage.py", "migrate", DATABASE_URL="sqlite:////proc/db.sqlite3"))
+    assert line == "CommandError: unable to open database file: /proc/db.sqlite3"
+
+
+def test_migrate_says_that_its_role_may_not_create_tables(postgres: PostgreSQL) -> None:
+    postgres.create_database("closed")
+    postgres.execute("CREATE ROLE stranger LOGIN")
+    try:
+        url = postgres.url("closed", "stranger")
+        line = one_line(run("manage.py", "migrate", DATABASE_URL=url))
+        assert "permission denied for schema public" in line
+    finally:
+        postgres.execute("DROP DATABASE closed WITH (FORCE)")
+        postgres.execute("DROP ROLE stranger")
 
 
 UNSAFE = """

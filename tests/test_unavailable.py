@@ -94,7 +94,7 @@ def test_a_read_only_file_says_so(sqlite, api: API):
     finally:
         execute("PRAGMA query_only = off")
     assert problem["code"] == "database_unavailable"
-    assert problem["detail"] == "The database is read-only; nothing was changed."
+    assert problem["detail"] == "The database is read-only. Nothing was changed."
 
 
 def test_a_full_disk_says_so(sqlite, api: API):
@@ -108,7 +108,7 @@ def test_a_full_disk_says_so(sqlite, api: API):
     finally:
         execute("PRAGMA max_page_count = 1073741823")
     assert problem["status"] == 503
-    assert problem["detail"] == "The database has no space left; nothing was changed."
+    assert problem["detail"] == "The database has no space left. Nothing was changed."
 
 
 FAIL_AT_FIRST = """
@@ -136,7 +136,7 @@ def test_a_serialization_failure_is_retried(calls):
 def test_a_serialization_failure_is_retried_once(calls):
     with pytest.raises(DatabaseError) as caught:
         run("SELECT fail_at_first(2)", ())
-    assert b"another change; nothing was changed" in unavailable(caught.value).content
+    assert b"another change. Nothing was changed" in unavailable(caught.value).content
     assert run("SELECT last_value FROM calls", ()) == [(2,)]
 
 

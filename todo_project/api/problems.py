@@ -192,7 +192,7 @@ def unavailable(error: Exception) -> HttpResponse:
         )
     else:
         reason = error if isinstance(error, Unavailable) else unavailable_reason(error)
-        result = response(503, "database_unavailable", f"{reason}; nothing was changed.")
+        result = response(503, "database_unavailable", f"{reason}. Nothing was changed.")
     result["Retry-After"] = str(RETRY_AFTER)
     result._has_been_logged = True  # type: ignore[attr-defined]
     return result

@@ -52,6 +52,10 @@ class Unavailable(OperationalError):
     """The database was not asked: the message says why, for the client to read."""
 
 
+class WrongEncoding(Unavailable):
+    """The database is not in UTF-8."""
+
+
 class OutcomeUnknown(OperationalError):
     """The connection broke after a write was sent: it may have been done, or not."""
 

@@ -6,7 +6,8 @@ What differs from Django's own:
 - every wait, for a connection or for an answer, ends with the request's deadline;
 - a new connection needs no statement and no session state, so it works unchanged through a
   transaction pooler;
-- `timestamptz` is loaded by psycopg's C code, not by a Python function per value.
+- `timestamptz` is loaded by psycopg's C code, not by a Python function per value;
+- a database that is not in UTF-8 is refused.
 """
 
 import random
@@ -29,6 +30,7 @@ from psycopg.types.datetime import TimestamptzLoader
 from todo_project.database import breaker
 from todo_project.database.breaker import Outcome
 from todo_project.database.deadline import remaining, usage
+from todo_project.database.errors import WrongEncoding
 
 CANCEL_TIMEOUT = 0.4
 """Seconds to ask the server to cancel a statement past its deadline, and as many for its answer."""
@@ -215,7 +217,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return {**params, "context": adapters}
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
-        """Raises `Unavailable` by the circuit breaker."""
+        """Raises `WrongEncoding`, or `Unavailable` by the circuit breaker."""
         self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         breaker.connections.before_call()
         began = time.monotonic()
@@ -228,6 +230,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
         finally:
             usage.seconds += time.monotonic() - began
         breaker.connections.record(began, Outcome.SUCCESS)
+        # Every server says so when it lets a client in, and poolers pass it on.
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            connection.close()
+            raise WrongEncoding(f"The database is in {encoding}, and must be in UTF8")
         return connection
 
     def _configure_timezone(self, connection: Connection) -> bool:

@@ -5,15 +5,17 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 from django.core.management.commands import migrate
-from django.db import OperationalError
+from django.db import Error
+from django.db.migrations.exceptions import MigrationSchemaMissing
 
-LOCK_NOT_AVAILABLE = "55P03"
+from todo_project.database.errors import Reason, is_unavailable, unavailable_reason
 
 
 class Command(migrate.Command):
     """`--database` is by default the one of `DATABASE_URL_UNPOOLED`, where that is set.
 
-    A migration that cannot get its lock gives up (see `SchemaEditor`): CommandError.
+    Raises CommandError for a database that is away, not in UTF-8 or cannot be written, and for a
+    migration that cannot get its lock (see `SchemaEditor`).
     """
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -24,10 +26,21 @@ class Command(migrate.Command):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             super().handle(*args, **options)
-        except OperationalError as error:
-            if getattr(error.__cause__, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+        except MigrationSchemaMissing as error:
+            raise CommandError(one_line(error)) from error
+        except Error as error:
+            if not is_unavailable(error):
                 raise
-            raise CommandError(
-                f"{error}: another session holds a lock that this migration needs. It was undone,"
-                " the ones before it stay applied; run migrate again when the session has ended."
-            ) from error
+            problem = one_line(error)
+            if unavailable_reason(error) is Reason.LOCKED:
+                problem += (
+                    ": another session holds a lock that this migration needs. It was undone, the"
+                    " ones before it stay applied; run migrate again when the session has ended."
+                )
+            elif settings.DATABASES[options["database"]]["ENGINE"].endswith("sqlite"):
+                problem += f": {settings.DATABASES[options['database']]['NAME']}"
+            raise CommandError(problem) from error
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
