@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ALONE := $(PYTHON) tools/one_at_a_time.py .make.lock
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-next check fuzz bench schema clean
@@ -17,8 +18,8 @@ help:
 
 $(VENV)/runtime: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(ALONE) sh -c 'test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)'
+	$(ALONE) $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
 $(VENV)/dev: requirements-dev.txt $(VENV)/runtime
@@ -32,7 +33,7 @@ $(VENV)/bench: benchmarks/requirements.txt $(VENV)/dev
 # DEBUG=false make run is for whoever wants to see their .env in force.
 run: export DEBUG ?= true
 run: $(VENV)/runtime
-	$(BIN)/python manage.py migrate --verbosity 0
+	$(ALONE) $(BIN)/python manage.py migrate --verbosity 0
 	$(BIN)/gunicorn todo_project.wsgi
 
 test: $(VENV)/dev
@@ -79,4 +80,4 @@ bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) .venv-next db.sqlite3*
+	rm -rf $(VENV) .venv-next .make.lock db.sqlite3*

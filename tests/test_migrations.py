@@ -6,6 +6,8 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import PIPE
+from typing import Any
 
 import psycopg
 import pytest
@@ -166,6 +168,19 @@ def test_migrate_says_that_its_role_may_not_create_tables(postgres: PostgreSQL) 
     finally:
         postgres.execute("DROP DATABASE closed WITH (FORCE)")
         postgres.execute("DROP ROLE stranger")
+
+
+def test_a_second_make_waits_and_says_so(tmp_path: Path) -> None:
+    alone = [sys.executable, "tools/one_at_a_time.py", str(tmp_path / "lock")]
+    pipes: dict[str, Any] = {"stdout": PIPE, "stderr": PIPE, "text": True, "cwd": PROJECT_ROOT}
+    first = subprocess.Popen([*alone, "sh", "-c", "echo begun; read line"], stdin=PIPE, **pipes)
+    assert first.stdout.readline() == "begun\n"
+    with first, subprocess.Popen([*alone, "echo", "second"], **pipes) as second:
+        assert "waiting" in second.stderr.readline()
+        assert second.poll() is None
+        first.communicate("\n")
+        assert second.communicate()[0] == "second\n"
+        assert (first.returncode, second.returncode) == (0, 0)
 
 
 UNSAFE = """
