@@ -187,8 +187,8 @@ def unavailable(error: Exception) -> HttpResponse:
         result = response(
             503,
             "outcome_unknown",
-            "The database went away before it answered: the change may have been made, or not. "
-            "Read before you send it again, or send it with an Idempotency-Key or If-Match.",
+            "The connection to the database broke. The change may have been made, or not. Read "
+            "before you send it again, or send it with an Idempotency-Key or If-Match.",
         )
     else:
         reason = error if isinstance(error, Unavailable) else unavailable_reason(error)
