@@ -108,7 +108,7 @@ def end_sessions(server: LiveServer, which: str = "TRUE") -> None:
 
 
 def cut_connections(server: LiveServer) -> None:
-    """As a network does: nobody says good-bye."""
+    """As a network does: neither end is told."""
     server.proxy.cut()
 
 
