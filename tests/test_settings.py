@@ -214,8 +214,8 @@ def test_the_database_url_keeps_its_query_string(environ):
     [
         ("postgres://h/db", "todo_project.database.postgresql", "db"),
         ("postgresql://h/db", "todo_project.database.postgresql", "db"),
-        ("sqlite:///x.sqlite3", "django.db.backends.sqlite3", str(PROJECT_ROOT / "x.sqlite3")),
-        ("sqlite:////srv/x.sqlite3", "django.db.backends.sqlite3", "/srv/x.sqlite3"),
+        ("sqlite:///x.sqlite3", "todo_project.database.sqlite", str(PROJECT_ROOT / "x.sqlite3")),
+        ("sqlite:////srv/x.sqlite3", "todo_project.database.sqlite", "/srv/x.sqlite3"),
     ],
 )
 def test_database_urls(environ, url, engine, name):
