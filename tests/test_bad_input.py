@@ -228,6 +228,23 @@ def test_it_takes_json_however_it_is_labelled(api, task, method, route, good, st
     api.request(method, path, good, status, headers={"Content-Type": content_type})
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "identity", "x"])
+@pytest.mark.parametrize(("method", "route", "good", "status"), WRITES)
+def test_it_rejects_a_body_with_a_content_encoding(
+    api, unchanged, method, route, good, status, encoding
+):
+    path = TASKS + route.format(**unchanged)
+    problem = api.request(method, path, good, 415, headers={"Content-Encoding": encoding})
+    assert problem["code"] == "unsupported_media_type"
+    assert api.last["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize(("method", "route", "status"), READS)
+def test_a_content_encoding_of_no_body_is_ignored(api, task, method, route, status):
+    path = TASKS + route.format(**task)
+    api.request(method, path, None, status, headers={"Content-Encoding": "gzip"})
+
+
 @pytest.mark.parametrize(
     ("method", "route"), [(m, r) for m, r, *_ in WRITES if "complete" not in r]
 )

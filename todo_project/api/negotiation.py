@@ -1,4 +1,4 @@
-"""Which renderer and parser a request gets."""
+"""Content negotiation: which renderer and parser a request gets."""
 
 from collections.abc import Iterable
 from operator import attrgetter
@@ -12,6 +12,8 @@ from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
+from todo_project.api.problems import EncodedContent
+
 
 class Negotiation(BaseContentNegotiation):
     """Chooses by `Accept` (RFC 9110 section 12.5.1) and `Content-Type`."""
@@ -21,21 +23,21 @@ class Negotiation(BaseContentNegotiation):
     ) -> tuple[BaseRenderer, str]:
         renderers = list(renderers)
         accept = request.META.get("HTTP_ACCEPT") or "*/*"
-        if accept in ("*/*", "application/json"):  # nearly every client
+        if accept in ("*/*", "application/json"):  # what most clients send
             return renderers[0], renderers[0].media_type
         ranges = [MediaType(text) for text in accept.split(",") if text.strip()]
 
         def preference(renderer: BaseRenderer) -> tuple[float, int]:
-            """Quality and specificity of the most specific range that fits: of two equal
-            qualities, as in `text/html, */*`, the type that is named wins. Parameters do not
-            count: many clients send charset=utf-8, which JSON has anyway."""
+            """Quality and specificity of the most specific range that matches: of two equal
+            qualities, as in `text/html, */*`, the type that is named wins. Parameters are
+            ignored: many clients send charset=utf-8."""
             main, sub = renderer.media_type.split("/")
-            fitting = [
-                wanted
-                for wanted in ranges
-                if wanted.main_type in ("*", main) and wanted.sub_type in ("*", sub)
+            matching = [
+                range
+                for range in ranges
+                if range.main_type in ("*", main) and range.sub_type in ("*", sub)
             ]
-            closest = max(fitting, key=attrgetter("specificity"), default=None)
+            closest = max(matching, key=attrgetter("specificity"), default=None)
             return (closest.quality, closest.specificity) if closest else (0.0, 0)
 
         best = max(renderers, key=preference)
@@ -44,6 +46,8 @@ class Negotiation(BaseContentNegotiation):
         return best, best.media_type
 
     def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
+        if request.META.get("HTTP_CONTENT_ENCODING"):
+            raise EncodedContent
         media_type = request.content_type.partition(";")[0].strip().lower()
         for parser in parsers:
             if parser.media_type == media_type:
@@ -52,7 +56,7 @@ class Negotiation(BaseContentNegotiation):
 
 
 class OneRenderer(Negotiation):
-    """For views whose answer does not depend on `Accept`: probes send all kinds of it."""
+    """Ignores `Accept`, which probes set to anything."""
 
     def select_renderer(
         self, request: HttpRequest, renderers: Iterable[BaseRenderer], format_suffix: Any = None

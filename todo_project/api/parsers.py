@@ -1,4 +1,4 @@
-"""JSON in."""
+"""Parsers of request bodies."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from todo_project.api.renderers import JSONRenderer
 
 
 class JSONParser(BaseParser):
-    """Strict JSON (RFC 8259): UTF-8 without a BOM, no NaN, no lone surrogates, bounded nesting.
+    """Strict JSON (RFC 8259): UTF-8 without a BOM, no NaN, no lone surrogates, limited nesting.
 
-    The standard library's parser, and with it REST framework's, ends in a RecursionError on some
-    hundred bytes of `[`.
+    REST framework's parser, which is the standard library's, raises RecursionError for a thousand
+    bytes of `[`.
     """
 
     media_type = "application/json"
@@ -23,10 +23,10 @@ class JSONParser(BaseParser):
         try:
             return orjson.loads(stream.read())
         except orjson.JSONDecodeError as error:
-            raise ParseError(f"The body is not JSON, or beyond its limits: {error}.") from None
+            raise ParseError(f"The body is not JSON, or exceeds its limits: {error}.") from None
 
 
 class MergePatchParser(JSONParser):
-    """RFC 7396: a member that is present is set, null included; one that is absent stays."""
+    """RFC 7396: a member that is present is set, also to null; one that is absent is unchanged."""
 
     media_type = "application/merge-patch+json"

@@ -83,6 +83,17 @@ class Conflict(ProblemException):
     default_code = "conflict"
 
 
+class EncodedContent(ProblemException):
+    """RFC 9110 section 15.5.16: the body has a Content-Encoding."""
+
+    status_code = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    default_detail = "The body has a Content-Encoding: send it without one."
+    default_code = "unsupported_media_type"
+
+    def __init__(self) -> None:
+        super().__init__(headers={"Accept-Encoding": "identity"})  # RFC 9110 section 12.5.3
+
+
 class PreconditionFailed(ProblemException):
     """RFC 9110 section 13.1. `headers` should have the current ETag."""
 
