@@ -115,6 +115,11 @@ def test_other_spellings_of_the_name_are_no_disguise(operator: User, name: str) 
     assert login(PASSWORD, username=name).status_code == 429
 
 
+@pytest.mark.parametrize("length", [151, 256, 20_000])
+def test_a_name_longer_than_any_is_counted_as_well(db: None, length: int) -> None:
+    assert guess(LIMIT + 1, username="x" * length) == [200] * 9 + [429] * 2
+
+
 def test_names_that_nobody_has_are_counted_alike(db: None) -> None:
     """Or the difference would tell which names exist."""
     assert guess(LIMIT + 1, username="nobody") == [200] * 9 + [429] * 2

@@ -212,6 +212,7 @@ AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_CALLABLE = "todo_project.api.problems.locked_out"
+AXES_USERNAME_CALLABLE = "todo_project.auth.lockout.username"
 # By default each try meanwhile begins the quarter of an hour anew, and whoever goes on guessing
 # shuts the operator out for good.
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
