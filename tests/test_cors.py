@@ -1,5 +1,8 @@
 """Browser front ends on other origins (the Fetch standard, section 3.2)."""
 
+import http.client
+import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -107,6 +110,10 @@ def test_an_allowed_origin_reads_answers_and_errors_alike(live: LiveServer, clie
     assert status("GET", TASKS, headers={**good, "Accept": "text/csv"}) == 406
     assert status("POST", TASKS, {"title": "x" * 70_000}) == 413
     assert status("POST", TASKS, {"title": ""}) == 422
+    assert status("GET", TASKS, headers={**good, "Host": "evil.example"}) == 400
+    assert status("GET", "/static/todo_project/docs.js") == 200
+    assert status("POST", "/static/todo_project/docs.js") == 405
+    assert status("GET", "/admin/?a=%00") == 400
     live.postgres.execute("ALTER TABLE tasks_task RENAME TO away", database=live.database)
     assert status("GET", TASKS) == 500
     live.postgres.execute("ALTER TABLE away RENAME TO tasks_task", database=live.database)
@@ -114,6 +121,33 @@ def test_an_allowed_origin_reads_answers_and_errors_alike(live: LiveServer, clie
     live.proxy.cut()
     assert status("GET", TASKS) == 503
     live.proxy.accept()
+
+
+@pytest.mark.live
+def test_an_allowed_origin_sees_what_is_refused_before_any_view(live: LiveServer) -> None:
+    """The browser would say "network error" otherwise."""
+
+    def exchange(method: str, *headers: str, body: bytes = b"") -> http.client.HTTPResponse:
+        lines = [f"{method} {TASKS} HTTP/1.1", f"Origin: {ORIGINS[0]}", "Connection: close"]
+        with socket.create_connection(("127.0.0.1", live.port), timeout=15) as peer:
+            peer.sendall("\r\n".join([*lines, *headers, "", ""]).encode() + body)
+            peer.shutdown(socket.SHUT_WR)
+            answer = http.client.HTTPResponse(peer)
+            answer.begin()
+            answer.problem = json.loads(answer.read() or "{}")
+        assert answer.headers["Access-Control-Allow-Origin"] == ORIGINS[0]
+        assert "origin" in answer.headers["Vary"].lower()
+        assert answer.headers["X-Request-ID"]
+        return answer
+
+    answer = exchange("GET", "Host: evil.example")
+    assert (answer.status, answer.problem["code"]) == (400, "invalid_host")
+    for body in ("Content-Length: 9", "Transfer-Encoding: chunked"):
+        answer = exchange("POST", "Host: localhost", body, body=b"{")
+        assert (answer.status, answer.problem["code"]) == (400, "incomplete_body")
+    answer = exchange("OPTIONS", "Host: evil.example", "Access-Control-Request-Method: GET")
+    assert answer.status == 200
+    assert "GET" in answer.headers["Access-Control-Allow-Methods"]
 
 
 def test_without_the_setting_no_origin_is_allowed(api: API) -> None:

@@ -56,8 +56,9 @@ for origin in CORS_ALLOWED_ORIGINS:
 MIDDLEWARE = [
     "todo_project.api.middleware.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
     *(["corsheaders.middleware.CorsMiddleware"] if CORS_ALLOWED_ORIGINS else []),
+    "todo_project.api.middleware.InputMiddleware",
+    "todo_project.api.middleware.StaticMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     # The admin's own: the API has no sessions, cookies or messages to pay for.
     "todo_project.api.middleware.AdminCommonMiddleware",
@@ -87,6 +88,9 @@ TEMPLATES = [
         },
     },
 ]
+
+# InputMiddleware limits what can be uploaded; what is below the limit stays in memory.
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
 
 STATIC_URL = "/static/"
 # Straight from the installed packages: no collectstatic step that a deployment can forget.

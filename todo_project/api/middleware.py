@@ -1,60 +1,62 @@
-"""What happens to every request, before and after Django's own machinery."""
+"""What happens to every request, before and after the view."""
 
 import io
+import logging
 import os
 import re
 from collections.abc import Callable
+from typing import Any
 
 from axes.middleware import AxesMiddleware
 from django.conf import settings
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
-from django.core.exceptions import DisallowedHost
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.core.exceptions import DisallowedHost, ValidationError
+from django.db import DataError
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed
 from django.middleware.common import CommonMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
+from whitenoise.middleware import WhiteNoiseMiddleware
 
 from todo_project import logs
 from todo_project.api import problems
 from todo_project.database.deadline import end_deadline, start_deadline
 from todo_project.database.errors import OutcomeUnknown, is_unavailable
 
-BODY_LIMIT = 64 * 1024
-"""Bytes that a body may have."""
+logger = logging.getLogger(__name__)
 
-DROP_LIMIT = 16 * 1024 * 1024
-"""Bytes of a body over the limit that are read all the same, so that the client, which sends
-before it listens, sees the answer and not a broken connection."""
+MAX_BODY = 64 * 1024
+"""Bytes that a body may have, on every path."""
+
+MAX_DISCARDED = 16 * 1024 * 1024
+"""Bytes of a larger body that are read and discarded: a client that sends before it reads would
+otherwise see a broken connection instead of the answer."""
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
-_acceptable_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
+_is_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
 _is_admin = re.compile(r"/admin(/|$)").match
 _is_static = re.compile(r"/static(/|$)").match
-_answers_any_host = re.compile(r"/(healthz|readyz)/?$").match
+_allows_any_host = re.compile(r"/(healthz|readyz)/?$").match
 
 
 class RequestMiddleware:
-    """Request id, one form for both slash forms, allowed hosts, bodies, the database deadline."""
+    """The request id, the headers that every response has, and a database that is away."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         request_id = request.META.get("HTTP_X_REQUEST_ID", "")
-        if not _acceptable_request_id(request_id):
+        if not _is_request_id(request_id):
             request_id = os.urandom(16).hex()
         logs.current.request_id = request_id
         try:
-            response = self._respond(request)
+            response = self.get_response(request)
         finally:
             end_deadline()
             logs.current.request_id = "-"
-        if response.status_code == 405 and response.streaming:  # WhiteNoise's, without a body
-            allowed = response["Allow"]
-            response = problems.response(405, "method_not_allowed", f"Allowed are {allowed}.")
-            response["Allow"] = allowed
         response["X-Request-ID"] = request_id
         if "Cache-Control" not in response:
             response["Cache-Control"] = "private, no-cache"
@@ -66,64 +68,84 @@ class RequestMiddleware:
                 response.content = b""
         return response
 
-    def _respond(self, request: HttpRequest) -> HttpResponseBase:
-        path = request.path_info
-        if not _answers_any_host(path):
-            try:
-                request.get_host()
-            except DisallowedHost:
-                return problems.response(400, "invalid_host", "The Host header is not allowed.")
-        if not (_is_admin(path) or _is_static(path)):
-            if path.endswith("/") and path != "/":
-                # The routes are written without; a redirect would lose a POST's body.
-                request.path_info = path[:-1]
-            if not read_body(request):
-                return problems.response(400, "incomplete_body", "The body broke off.")
-        start_deadline()
-        return self.get_response(request)
-
     def process_exception(
         self, request: HttpRequest, exception: Exception
     ) -> HttpResponseBase | None:
-        """Django's hook for what no view has handled."""
+        """Django's hook for an exception that no view handles."""
         if not is_unavailable(exception):
             return None
         if request.method == "POST" and _is_admin(request.path_info):
-            # The ORM does not tell how far its transaction came.
+            # The ORM does not say how far its transaction came.
             exception = OutcomeUnknown(str(exception))
         return problems.unavailable(exception)
 
 
-def read_body(request: HttpRequest) -> bool:
-    """Read the body before anything waits for the database; False when it broke off.
+class InputMiddleware:
+    """Checks host, path and body before any view, and starts the database's deadline.
 
-    Django takes the length from Content-Length alone, so a chunked body would look empty to it,
-    and a *set* become a *toggle*. `request.body_too_large` is for the view to act on: an unknown
-    URL is 404 first.
+    Apart from RequestMiddleware, so that CorsMiddleware stands between them: a browser only shows
+    an error to a page of another origin if it has the CORS headers.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        path = request.path_info
+        if not _allows_any_host(path):
+            try:
+                request.get_host()
+            except DisallowedHost:
+                return problems.response(400, "invalid_host", "The Host header is not allowed.")
+        if not read_body(request):
+            return problems.response(
+                400, "incomplete_body", "The body ended before its announced length."
+            )
+        # Decoded it would be a separator here, and none in a proxy's rules for paths.
+        if "%2f" in request.META.get("RAW_URI", "").partition("?")[0].lower():
+            return problems.not_found(request)
+        if path.endswith("/") and path != "/" and not (_is_admin(path) or _is_static(path)):
+            # The routes have no trailing slash; a redirect would lose the body of a POST.
+            request.path_info = path[:-1]
+        start_deadline()
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, *args: Any) -> HttpResponseBase | None:
+        """Django's hook between the URL resolver and the view: an unknown URL is 404 first."""
+        if request.body_too_large:  # type: ignore[attr-defined]
+            return problems.content_too_large()
+        return None
+
+
+def read_body(request: HttpRequest) -> bool:
+    """Read the body into memory and set `request.body_too_large`; False if it is incomplete.
+
+    Django takes the length from Content-Length alone, so that it would see no body in a chunked
+    request, and a *set* would become a *toggle*.
     """
     request.body_too_large = False  # type: ignore[attr-defined]
     chunked = "HTTP_TRANSFER_ENCODING" in request.META
     length = request.META.get("CONTENT_LENGTH") or "0"
     if length == "0" and not chunked:
         return True
-    if not chunked and int(length) > DROP_LIMIT:
+    if not chunked and int(length) > MAX_DISCARDED:
         request.body_too_large = True  # type: ignore[attr-defined]
         body = b""
     else:
         stream = request.META["wsgi.input"]
-        expected = DROP_LIMIT + 1 if chunked else int(length)
+        expected = MAX_DISCARDED + 1 if chunked else int(length)
         try:
-            body = stream.read(min(expected, BODY_LIMIT + 1))
-            dropped = len(body)
-            while BODY_LIMIT < dropped < expected and (
-                more := stream.read(min(BODY_LIMIT, expected - dropped))
+            body = stream.read(min(expected, MAX_BODY + 1))
+            received = len(body)
+            while MAX_BODY < received < expected and (
+                more := stream.read(min(MAX_BODY, expected - received))
             ):
-                dropped += len(more)
-        except Exception:  # the server's own classes for what is wrong with a chunk or a trailer
+                received += len(more)
+        except Exception:  # of the server's own classes, for a bad chunk or trailer
             return False
-        if not chunked and dropped < expected:
+        if not chunked and received < expected:
             return False
-        if len(body) > BODY_LIMIT:
+        if len(body) > MAX_BODY:
             request.body_too_large = True  # type: ignore[attr-defined]
             body = b""
     request.META["CONTENT_LENGTH"] = str(len(body))
@@ -131,9 +153,21 @@ def read_body(request: HttpRequest) -> bool:
     return True
 
 
+class StaticMiddleware(WhiteNoiseMiddleware):
+    """Static files, with errors in the service's form."""
+
+    @staticmethod
+    def serve(static_file: Any, request: HttpRequest) -> HttpResponseBase:
+        if request.body_too_large:  # type: ignore[attr-defined]
+            return problems.content_too_large()
+        if request.method not in ("GET", "HEAD"):
+            return problems.method_not_allowed("GET, HEAD")
+        return WhiteNoiseMiddleware.serve(static_file, request)
+
+
 def page_policy(form_action: str) -> str:
-    """The Content-Security-Policy (W3C, level 3) of a page: all of it comes from this service,
-    nothing is inline, and nobody frames it. `data:` images are the icons in style sheets."""
+    """The Content-Security-Policy (W3C, level 3) of a page whose parts all come from this service.
+    `data:` images are the icons in style sheets."""
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
         "font-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
@@ -142,7 +176,7 @@ def page_policy(form_action: str) -> str:
 
 
 class AdminOnly:
-    """Mixin: the middleware acts on the admin's paths alone."""
+    """Mixin: the middleware acts on the admin's paths only."""
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if _is_admin(request.path_info):
@@ -150,13 +184,32 @@ class AdminOnly:
         return self.get_response(request)  # type: ignore[attr-defined]
 
 
+BAD_VALUE_ERRORS = (ValidationError, ValueError, ArithmeticError, DataError)
+
+
 class AdminCommonMiddleware(AdminOnly, CommonMiddleware):
-    """Sets the policy of the admin's pages besides: of its middlewares it is the outermost."""
+    """The outermost of the admin's: what the admin itself leaves to be refused, and the policy."""
+
+    def process_request(self, request: HttpRequest) -> Any:
+        if "%00" in request.META["QUERY_STRING"]:  # as a filter's value PostgreSQL refuses it
+            return problems.bad_request(request)
+        return super().process_request(request)
+
+    def process_exception(
+        self, request: HttpRequest, exception: Exception
+    ) -> HttpResponseBase | None:
+        """400 where the admin makes a statement of parameters that it does not check."""
+        if not (_is_admin(request.path_info) and isinstance(exception, BAD_VALUE_ERRORS)):
+            return None
+        logger.warning("the admin refused a value: %s", exception, exc_info=exception)
+        return problems.bad_request(request)
 
     def process_response(
         self, request: HttpRequest, response: HttpResponseBase
     ) -> HttpResponseBase:
-        # Django's own debug pages style themselves inline.
+        if isinstance(response, HttpResponseNotAllowed):  # an empty page
+            response = problems.method_not_allowed(response["Allow"])
+        # Django's own debug pages have inline styles.
         if not (settings.DEBUG and response.status_code >= 400):
             response["Content-Security-Policy"] = page_policy(form_action="'self'")
         return super().process_response(request, response)

@@ -14,7 +14,6 @@ from typing import Any, TypedDict
 import orjson
 from django.conf import settings
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
-from django.core.exceptions import RequestDataTooBig
 from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -70,12 +69,6 @@ class BadRequest(ProblemException):
     status_code = HTTPStatus.BAD_REQUEST
     default_detail = "The request is malformed."
     default_code = "bad_request"
-
-
-class ContentTooLarge(ProblemException):
-    status_code = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    default_detail = "The body is too large."
-    default_code = "content_too_large"
 
 
 class Conflict(ProblemException):
@@ -209,9 +202,18 @@ def unavailable(error: Exception) -> HttpResponse:
     return result
 
 
-def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    if isinstance(exception, RequestDataTooBig):  # a form of the admin's, beyond Django's limit
-        return response(413, "content_too_large", ContentTooLarge.default_detail)
+def content_too_large() -> HttpResponse:
+    return response(413, "content_too_large", "The body is too large.")
+
+
+def method_not_allowed(allow: str) -> HttpResponse:
+    """405 where no view of REST framework answers; `allow` as in the header."""
+    result = response(405, "method_not_allowed", f"Allowed are {allow}.")
+    result["Allow"] = allow
+    return result
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     return response(400, "bad_request", "The request is malformed.")
 
 
@@ -230,7 +232,7 @@ def locked_out(request: HttpRequest, original: object, credentials: object) -> H
     return result
 
 
-def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     return response(404, "not_found", "There is no such URL.")
 
 

@@ -14,7 +14,7 @@ from rest_framework.views import APIView
 
 from todo_project.api.negotiation import Negotiation, OneRenderer
 from todo_project.api.openapi import Document
-from todo_project.api.problems import BadRequest, ContentTooLarge
+from todo_project.api.problems import BadRequest
 from todo_project.api.renderers import JSONRenderer
 
 
@@ -36,11 +36,6 @@ class APIMixin(APIView):
             return super().dispatch(request, *args, **kwargs)
         finally:
             vars(self).pop("response", None)
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        if getattr(request._request, "body_too_large", False):
-            raise ContentTooLarge
-        super().initial(request, *args, **kwargs)
 
     def check_permissions(self, request: Request) -> None:
         """Between authentication and permission: a malformed id is 400, and nobody's."""
