@@ -1,4 +1,4 @@
-"""All routes. Paths without a trailing slash answer with one as well (see RequestMiddleware)."""
+"""All routes. Paths without a trailing slash answer with one as well (see InputMiddleware)."""
 
 from django.conf import settings
 from django.contrib import admin
