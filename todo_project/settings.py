@@ -11,8 +11,8 @@ from todo_project import database_url, env
 DEBUG = env.boolean("DEBUG", default=False)
 UNLESS_DEBUG = "unless DEBUG=true"
 
-# A key made anew at each start instead of a constant fallback: DEBUG left on by mistake must
-# not mean that everybody knows the key. Every worker inherits it from gunicorn's master.
+# A random key instead of a constant one: with DEBUG left on by mistake, nobody knows the key.
+# Every worker inherits it from gunicorn's master.
 SECRET_KEY = env.text("SECRET_KEY") or (
     secrets.token_urlsafe(50) if DEBUG else env.required("SECRET_KEY", UNLESS_DEBUG)
 )
@@ -21,7 +21,7 @@ SECRET_KEY_FALLBACKS = env.words("SECRET_KEY_FALLBACKS")
 if SECRET_KEY in SECRET_KEY_FALLBACKS:
     env.fail("SECRET_KEY_FALLBACKS", "contains SECRET_KEY itself: it is for former keys")
 
-# With DEBUG and an empty list Django itself admits localhost and its subdomains.
+# With DEBUG and an empty list Django itself allows localhost and its subdomains.
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS")
 if not ALLOWED_HOSTS and not DEBUG:
     env.fail("ALLOWED_HOSTS", f"is required {UNLESS_DEBUG}")
@@ -49,7 +49,7 @@ _origin = r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?"
 
 CORS_ALLOWED_ORIGINS = env.words("CORS_ALLOWED_ORIGINS")
 for origin in CORS_ALLOWED_ORIGINS:
-    # Compared to the letter with what browsers send (RFC 6454 section 6.1).
+    # It must equal what browsers send (RFC 6454 section 6.1).
     if not re.fullmatch(_origin, origin) or re.search("[A-Z]|^http:.*:80$|^https:.*:443$", origin):
         env.fail("CORS_ALLOWED_ORIGINS", f"{origin!r} is not an origin such as https://example.com")
 
@@ -60,7 +60,7 @@ MIDDLEWARE = [
     "todo_project.api.middleware.InputMiddleware",
     "todo_project.api.middleware.StaticMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    # The admin's own: the API has no sessions, cookies or messages to pay for.
+    # For the admin's paths only: the API has no sessions, cookies or messages.
     "todo_project.api.middleware.AdminCommonMiddleware",
     "todo_project.api.middleware.AdminSessionMiddleware",
     "todo_project.api.middleware.AdminCsrfMiddleware",
@@ -93,7 +93,7 @@ TEMPLATES = [
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
 
 STATIC_URL = "/static/"
-# Straight from the installed packages: no collectstatic step that a deployment can forget.
+# From the installed packages: no collectstatic step that a deployment can forget.
 WHITENOISE_USE_FINDERS = True
 
 # Database -----------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ if AUTH_MODE == "jwt":
     if JWT_JWKS_URL and env.text("JWT_SECRET"):
         env.fail("JWT_SECRET", "and JWT_JWKS_URL are both set: tokens have one kind of key")
     if JWT_JWKS_URL:
-        # Better Auth's secret is not a token key there; a shared `.env` may hold it all the same.
+        # A `.env` shared with Better Auth has its secret as well, which then signs no tokens.
         JWT_SECRET = None
         if not re.fullmatch(_origin + r"(/\S*)?", JWT_JWKS_URL):
             env.fail("JWT_JWKS_URL", "must be a URL that begins with https:// or http://")
@@ -142,7 +142,7 @@ if AUTH_MODE == "jwt":
 
 MAX_TASKS_PER_OWNER: int | None = None
 
-# REST framework: deny by default; a view that opts out says so itself -----------------------
+# REST framework: deny by default, and a view opts out itself -----------------------
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["todo_project.auth.bearer.BearerAuthentication"],
@@ -189,11 +189,11 @@ LOGIN_REDIRECT_URL = "admin:index"
 CSRF_FAILURE_VIEW = "todo_project.api.problems.csrf_failure"
 
 SILENCED_SYSTEM_CHECKS = [
-    "security.W003",  # CsrfViewMiddleware stands in MIDDLEWARE as the admin's subclass of it,
-    "axes.W002",  # and so does AxesMiddleware
-    "security.W005",  # HSTS for subdomains is for the owner of the whole domain to decide,
+    "security.W003",  # MIDDLEWARE has a subclass of CsrfViewMiddleware,
+    "axes.W002",  # and one of AxesMiddleware
+    "security.W005",  # HSTS for subdomains is the decision of the domain's owner,
     "security.W021",  # and so is preloading
-    "security.W008",  # no redirect to HTTPS: it would lose a POST's body; the proxy has the TLS
+    "security.W008",  # TLS ends at the proxy, and a redirect would lose the body of a POST
 ]
 
 AUTHENTICATION_BACKENDS = [
@@ -209,21 +209,21 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
-# Ten wrong passwords for one user name from one address close that pair for a quarter of an
-# hour. The count is in the database, so every process and machine shares it.
+# Ten wrong passwords for one user name from one address lock that pair out for a quarter of an
+# hour. The count is in the database, so that all processes and hosts share it.
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_CALLABLE = "todo_project.api.problems.locked_out"
 AXES_USERNAME_CALLABLE = "todo_project.auth.lockout.username"
-# By default each try meanwhile begins the quarter of an hour anew, and whoever goes on guessing
-# shuts the operator out for good.
+# By default each further try would restart the quarter of an hour, and one who goes on guessing
+# would lock the operator out for good.
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_DISABLE_ACCESS_LOG = True
 AXES_VERBOSE = False
 
-# The API has no cookies: a browser sends a token because its page said so.
+# The API has no cookies: a page sends its token itself.
 CORS_ALLOW_CREDENTIALS = False
 CORS_ALLOW_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 CORS_ALLOW_HEADERS = [
@@ -273,7 +273,7 @@ LOGGING = {
     },
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
-        # Django's own handlers would print each record a second time, or mail it.
+        # Django's own handlers would print each record a second time, or send a mail.
         "django": {"handlers": [], "level": LOG_LEVEL, "propagate": True},
         # One line per 4xx is the proxy's access log, not ours.
         "django.request": {"level": "ERROR"},

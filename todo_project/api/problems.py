@@ -1,8 +1,8 @@
-"""Problem details for HTTP APIs (RFC 9457): every error, whoever raises it, has one form.
+"""Problem details for HTTP APIs (RFC 9457), the form of every error.
 
-REST framework's exceptions arrive at `exception_handler`, Django's own (no such URL, a bad
-request outside any view, a failed CSRF check, an unhandled exception) at the `handler…` views
-named in urls.py, and a database that is away at `unavailable`, called by the middleware.
+`exception_handler` is for REST framework's exceptions. The views named in urls.py as `handler…`
+are for Django's (an unknown URL, a bad request outside any view, an unhandled exception). The
+middleware calls the other functions.
 """
 
 import logging
@@ -142,7 +142,7 @@ def response(status: int, code: str, detail: str, **extra: str) -> HttpResponse:
 
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
-    """REST framework's hook. None for what is not the API's own: Django handles that."""
+    """REST framework's hook. None for an exception that Django is to handle."""
     if isinstance(error, Http404):
         error = exceptions.NotFound()
     elif isinstance(error, DjangoPermissionDenied):
@@ -237,10 +237,10 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """The `request_id` finds the log line; nothing else about the cause leaves the service."""
+    """500. The `request_id` finds the log line; the body says nothing else about the cause."""
     error = sys.exc_info()[1]
     if error is not None and is_unavailable(error):
-        # In a middleware, after the view has done its part: the admin's session is kept last.
+        # In a middleware after the view, where the admin's session is saved.
         return unavailable(OutcomeUnknown(str(error)))
     return response(
         500,
