@@ -43,6 +43,12 @@ def on_starting(server: Any) -> None:
         logging.getLogger("todo_project").warning(
             "AUTH_MODE=none: whoever reaches port %s reads and writes everybody's tasks", port
         )
+    if settings.RATE_LIMIT and not settings.RATE_LIMIT_STORAGE_URL:
+        logging.getLogger("todo_project").warning(
+            "RATE_LIMIT_STORAGE_URL is not set: each process counts for itself, and allows a "
+            "share of RATE_LIMIT, divided by WEB_CONCURRENCY (%s)",
+            workers,
+        )
 
 
 def when_ready(server: Any) -> None:

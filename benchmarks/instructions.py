@@ -52,9 +52,14 @@ LIMITS = {
 APPLICATIONS = {
     "service": "todo_project.wsgi:application",
     "with HS256": "todo_project.wsgi:application",
+    "with RATE_LIMIT": "todo_project.wsgi:application",
     "default DRF": "benchmarks.peer_drf:application",
     "FastAPI": "benchmarks.peer_fastapi:app",
 }
+
+
+VARIANTS = ("with HS256", "with RATE_LIMIT")
+"""The service with other settings, compared by one route."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -82,13 +87,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def compare(url: str, routes: Sequence[str], *, peers: bool, keep: Path | None = None) -> None:
     """Count and print one table. The tables must exist; what they hold is replaced."""
-    names = ["service", "with HS256"] if "get" in routes else ["service"]
+    names = ["service", *VARIANTS] if "get" in routes else ["service"]
     if peers:
         names += ["default DRF", "FastAPI"]
     counts = {}
     for name in names:
         _fill(url, data.PEER_TABLE if name in ("default DRF", "FastAPI") else data.SERVICE_TABLE)
-        counts[name] = _count(url, name, ["get"] if name == "with HS256" else routes, keep)
+        counts[name] = _count(url, name, ["get"] if name in VARIANTS else routes, keep)
 
     def row(route: str) -> list[report.Cell]:
         must, aim = LIMITS.get(route, (None, None))
@@ -113,6 +118,8 @@ def _command(name: str, arguments: Sequence[str]) -> list[str]:
 
 def _place(url: str, name: str = "service") -> dict[str, Any]:
     environment = data.environment(url, token=name == "with HS256")
+    if name == "with RATE_LIMIT":
+        environment["RATE_LIMIT"] = "1000000/minute"
     return {"cwd": data.ROOT, "env": environment}
 
 

@@ -29,6 +29,7 @@ from tools.servers import (
     Gunicorn,
     PgBouncer,
     PostgreSQL,
+    Redis,
     ServerError,
 )
 
@@ -51,6 +52,13 @@ def require_pgbouncer() -> None:
     """Skip the test where there is no PgBouncer; under CI fail it."""
     if not PgBouncer.available():
         reason = "pgbouncer is not installed (apt-get install pgbouncer)"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+
+
+def require_redis() -> None:
+    """Skip the test where there is no Redis or Valkey; under CI fail it."""
+    if not Redis.available():
+        reason = "no redis-server or valkey-server is installed (apt-get install redis-server)"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
 
 

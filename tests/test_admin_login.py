@@ -106,6 +106,38 @@ def test_headers_are_no_disguise(operator: User, disguise: Callable[[int], Any])
 
 
 @pytest.mark.parametrize(
+    ("proxies", "forwarded", "address"),
+    [
+        (0, "203.0.113.1", "192.0.2.1"),
+        (1, "203.0.113.1", "203.0.113.1"),
+        (1, "198.51.100.9, 203.0.113.1", "203.0.113.1"),  # the first is the client's invention
+        (2, "198.51.100.9, 203.0.113.1,10.0.0.1", "203.0.113.1"),
+        (2, "203.0.113.1", "203.0.113.1"),  # past one of the proxies
+        (1, "2001:DB8::0:1", "2001:db8::1"),
+        (1, "", "192.0.2.1"),
+        (1, "unknown", "192.0.2.1"),
+        (1, "203.0.113.1,", "192.0.2.1"),
+        (1, "'; DROP TABLE", "192.0.2.1"),
+    ],
+)
+def test_trusted_proxies_say_which_address_is_locked_out(
+    operator: User, settings: Any, proxies: int, forwarded: str, address: str
+) -> None:
+    settings.TRUSTED_PROXIES = proxies
+    login(GUESSES[0], **{"X-Forwarded-For": forwarded})
+    assert AccessAttempt.objects.get().ip_address == address
+
+
+def test_behind_a_trusted_proxy_a_stranger_locks_out_only_themselves(
+    operator: User, settings: Any
+) -> None:
+    settings.TRUSTED_PROXIES = 1
+    guess(LIMIT, **{"X-Forwarded-For": "203.0.113.1"})
+    assert login(PASSWORD, **{"X-Forwarded-For": "203.0.113.1"}).status_code == 429
+    assert is_in(login(PASSWORD, **{"X-Forwarded-For": "203.0.113.2"}))
+
+
+@pytest.mark.parametrize(
     "name", [" operator", "operator ", "\N{FULLWIDTH LATIN SMALL LETTER O}perator"]
 )
 def test_other_spellings_of_the_name_are_no_disguise(operator: User, name: str) -> None:

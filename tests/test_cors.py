@@ -19,7 +19,8 @@ from tools.servers import CLEAN_ENVIRONMENT, ENVIRONMENT, PROJECT_ROOT
 ORIGINS = ["https://app.example", "http://localhost:3000"]
 TASKS = f"/api/{ALICE}/tasks"
 TASK = f"{TASKS}/{NOBODYS}"
-EXPOSED = {"ETag", "Link", "Location", "Retry-After", "X-Request-ID"}
+EXPOSED = {"ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After",
+           "X-Request-ID"}  # fmt: skip
 SENT = "authorization,content-type,idempotency-key,if-match,if-none-match,x-request-id"
 
 

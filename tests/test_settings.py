@@ -103,6 +103,35 @@ BAD = [
     ("WEB_CONCURRENCY", {"WEB_CONCURRENCY": "auto"}),
     ("WEB_THREADS", {"WEB_THREADS": "1.5"}),
     ("LOG_LEVEL", {"LOG_LEVEL": "loud"}),
+    ("TRUSTED_PROXIES", {"TRUSTED_PROXIES": "-1"}),
+    ("TRUSTED_PROXIES", {"TRUSTED_PROXIES": "10.0.0.1"}),
+    ("RATE_LIMIT", {"RATE_LIMIT": "600"}),
+    ("RATE_LIMIT", {"RATE_LIMIT": "0/minute"}),
+    ("RATE_LIMIT", {"RATE_LIMIT": "-5/minute"}),
+    ("RATE_LIMIT", {"RATE_LIMIT": "1.5/minute"}),
+    ("RATE_LIMIT", {"RATE_LIMIT": "5/fortnight"}),
+    ("RATE_LIMIT", {"RATE_LIMIT": "5 per minute"}),
+    ("RATE_LIMIT", {"RATE_LIMIT": "5/minute;"}),
+    ("RATE_LIMIT", {"RATE_LIMIT": "5/minute,5000/day"}),
+    ("RATE_LIMIT", {"RATE_LIMIT": "5/minute;6/minute"}),
+    ("RATE_LIMIT", {"RATE_LIMIT": "\N{ARABIC-INDIC DIGIT FIVE}/minute"}),
+    ("RATE_LIMIT_STORAGE_URL", {"RATE_LIMIT_STORAGE_URL": "redis://redis.example"}),
+    *(
+        ("RATE_LIMIT_STORAGE_URL", {"RATE_LIMIT": "5/minute", "RATE_LIMIT_STORAGE_URL": url})
+        for url in (
+            "redis.example:6379",
+            "memcached://redis.example",
+            "redis://",
+            "redis://:6379",
+            "redis://redis.example:0",
+            "redis://redis.example:65536",
+            "redis://redis.example:port",
+            "redis://redis.example/zero",
+            "redis://redis.example/0?socket_timeout=9",
+        )
+    ),
+    ("MAX_TASKS_PER_OWNER", {"MAX_TASKS_PER_OWNER": "0"}),
+    ("MAX_TASKS_PER_OWNER", {"MAX_TASKS_PER_OWNER": "many"}),
 ]
 
 
@@ -138,6 +167,9 @@ GOOD = [
     {"ALLOWED_HOSTS": "*, .example.com,10.0.0.1,[::1],", "PORT": "65535", "WEB_THREADS": " 1 "},
     {"SECRET_KEY_FALLBACKS": "older, oldest,"},
     {"CORS_ALLOWED_ORIGINS": "http://localhost:3000, https://a.example, http://[::1]:1"},
+    {"RATE_LIMIT": "600/minute", "TRUSTED_PROXIES": "1", "MAX_TASKS_PER_OWNER": "1"},
+    {"RATE_LIMIT": "120/minute; 5000/day", "RATE_LIMIT_STORAGE_URL": "redis://h"},
+    {"RATE_LIMIT": "1/second", "RATE_LIMIT_STORAGE_URL": "rediss://me:p%40ss@[::1]:6380/12"},
 ]
 
 
@@ -179,6 +211,10 @@ DEFAULTS = {
     "PORT": 8000,
     "WEB_THREADS": 4,
     "LOG_LEVEL": "INFO",
+    "TRUSTED_PROXIES": 0,
+    "RATE_LIMIT": None,
+    "RATE_LIMIT_STORAGE_URL": None,
+    "MAX_TASKS_PER_OWNER": None,
 }
 
 

@@ -45,7 +45,8 @@ INSTALLED_APPS = [
     "tasks",
 ]
 
-_origin = r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?"
+_host = r"([\w.-]+|\[[0-9a-fA-F:.]+\])"
+_origin = rf"https?://{_host}(:[0-9]{{1,5}})?"
 
 CORS_ALLOWED_ORIGINS = env.words("CORS_ALLOWED_ORIGINS")
 for origin in CORS_ALLOWED_ORIGINS:
@@ -53,12 +54,36 @@ for origin in CORS_ALLOWED_ORIGINS:
     if not re.fullmatch(_origin, origin) or re.search("[A-Z]|^http:.*:80$|^https:.*:443$", origin):
         env.fail("CORS_ALLOWED_ORIGINS", f"{origin!r} is not an origin such as https://example.com")
 
+# How many proxies append to X-Forwarded-For.
+TRUSTED_PROXIES = env.integer("TRUSTED_PROXIES", default=0, low=0, high=16)
+
+RATE_LIMIT = env.text("RATE_LIMIT")
+RATE_LIMIT_STORAGE_URL = env.text("RATE_LIMIT_STORAGE_URL")
+if RATE_LIMIT:
+    rates = [
+        re.fullmatch("[1-9][0-9]{0,8}/([a-z]+)", rate.strip()) for rate in RATE_LIMIT.split(";")
+    ]
+    units = {rate[1] for rate in rates if rate}
+    if not units <= {"second", "minute", "hour", "day"} or len(units) < len(rates):
+        env.fail(
+            "RATE_LIMIT", f"must be like 600/minute or 120/minute;5000/day, not {RATE_LIMIT!r}"
+        )
+if RATE_LIMIT_STORAGE_URL:
+    url = re.fullmatch(
+        rf"rediss?://([^\s@/?#]*@)?{_host}(:([0-9]{{1,5}}))?(/[0-9]*)?", RATE_LIMIT_STORAGE_URL
+    )
+    if url is None or not 0 < int(url[4] or 6379) < 65536:
+        env.fail("RATE_LIMIT_STORAGE_URL", "must be a URL such as redis://host:6379/0")
+    if not RATE_LIMIT:
+        env.fail("RATE_LIMIT_STORAGE_URL", "is set without RATE_LIMIT")
+
 MIDDLEWARE = [
     "todo_project.api.middleware.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     *(["corsheaders.middleware.CorsMiddleware"] if CORS_ALLOWED_ORIGINS else []),
     "todo_project.api.middleware.InputMiddleware",
     "todo_project.api.middleware.StaticMiddleware",
+    *(["todo_project.auth.rate_limit.RateLimitMiddleware"] if RATE_LIMIT else []),
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     # For the admin's paths only: the API has no sessions, cookies or messages.
     "todo_project.api.middleware.AdminCommonMiddleware",
@@ -140,12 +165,19 @@ if AUTH_MODE == "jwt":
         name = "JWT_SECRET" if env.text("JWT_SECRET") else "BETTER_AUTH_SECRET"
         env.fail(name, "must have 32 bytes or more (RFC 7518 section 3.2)")
 
-MAX_TASKS_PER_OWNER: int | None = None
+MAX_TASKS_PER_OWNER = env.integer("MAX_TASKS_PER_OWNER", 0, low=1, high=999_999_999) or None
 
 # REST framework: deny by default, and a view opts out itself -----------------------
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["todo_project.auth.bearer.BearerAuthentication"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "todo_project.auth.rate_limit.LimitedAuthentication"
+        if RATE_LIMIT
+        else "todo_project.auth.bearer.BearerAuthentication"
+    ],
+    "DEFAULT_THROTTLE_CLASSES": (
+        ["todo_project.auth.rate_limit.OwnerThrottle"] if RATE_LIMIT else []
+    ),
     "DEFAULT_PERMISSION_CLASSES": ["todo_project.auth.permissions.IsOwner"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "todo_project.api.negotiation.Negotiation",
     "DEFAULT_PARSER_CLASSES": ["todo_project.api.parsers.JSONParser"],
@@ -216,7 +248,8 @@ AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_CALLABLE = "todo_project.api.problems.locked_out"
-AXES_USERNAME_CALLABLE = "todo_project.auth.lockout.username"
+AXES_USERNAME_CALLABLE = "todo_project.auth.client.username"
+AXES_CLIENT_IP_CALLABLE = "todo_project.auth.client.address"
 # By default each further try would restart the quarter of an hour, and one who goes on guessing
 # would lock the operator out for good.
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
@@ -235,7 +268,15 @@ CORS_ALLOW_HEADERS = [
     "if-none-match",
     "x-request-id",
 ]
-CORS_EXPOSE_HEADERS = ["ETag", "Link", "Location", "Retry-After", "X-Request-ID"]
+CORS_EXPOSE_HEADERS = [
+    "ETag",
+    "Link",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Request-ID",
+]
 
 # gunicorn.conf.py's, read here so that a bad one stops every command -------------------------
 

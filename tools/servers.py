@@ -62,6 +62,10 @@ ENVIRONMENT = {
     "WEB_CONCURRENCY": "",
     "WEB_THREADS": "",
     "LOG_LEVEL": "",
+    "TRUSTED_PROXIES": "",
+    "RATE_LIMIT": "",
+    "RATE_LIMIT_STORAGE_URL": "",
+    "MAX_TASKS_PER_OWNER": "",
 }
 
 
@@ -546,6 +550,48 @@ class PgBouncer(Server):
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres@{HOST}:{self.port}/{database}"
+
+
+class Redis(Server):
+    """A throw-away Redis, or Valkey, that keeps nothing on disk."""
+
+    @staticmethod
+    def _find() -> str | None:
+        return shutil.which("redis-server") or shutil.which("valkey-server")
+
+    @classmethod
+    def available(cls) -> bool:
+        """Whether this machine has the program."""
+        return cls._find() is not None
+
+    def __init__(self) -> None:
+        super().__init__()
+        program = self._find()
+        if program is None:
+            raise ServerError("no redis-server and no valkey-server on PATH")
+        self._program = program
+        self.url = f"redis://{HOST}:{self.port}/0"
+
+    def start(self) -> None:
+        options = {"--port": str(self.port), "--bind": HOST, "--save": "", "--appendonly": "no"}
+        command = [self._program, *(part for option in options.items() for part in option)]
+        self._spawn(command, lambda: self.command("PING") == "+PONG")
+
+    def command(self, *words: str) -> str:
+        """The first line of the reply to a command; empty if the server does not answer."""
+        try:
+            with socket.create_connection((HOST, self.port), timeout=5) as connection:
+                connection.sendall(" ".join(words).encode() + b"\r\n")
+                return connection.makefile().readline().strip()
+        except OSError:
+            return ""
+
+    def pause(self) -> None:
+        """Hang the server until `resume()`; connections are accepted."""
+        psutil.Process(self.pid).suspend()
+
+    def resume(self) -> None:
+        psutil.Process(self.pid).resume()
 
 
 class Gunicorn(Server):

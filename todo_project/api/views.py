@@ -53,6 +53,7 @@ class PublicView(APIMixin):
 
     authentication_classes = ()
     permission_classes = ()
+    throttle_classes = ()
     renderer_classes: Sequence[type[BaseRenderer]] = (JSONRenderer,)
     content_negotiation_class: type[Negotiation] = OneRenderer
     http_method_names = ["get", "head", "options"]

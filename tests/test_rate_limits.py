@@ -1,0 +1,270 @@
+"""RATE_LIMIT: per owner, and per client address for what fails to authenticate."""
+
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.client import ALICE, BOB
+from tests.database_plugin import LiveServer, open_live_server, require_redis
+from tests.issuer import SECRET, bearer, by_secret
+from tools.proxy import Proxy
+from tools.servers import Redis, wait_until
+
+pytestmark = pytest.mark.live
+
+JWT = {"AUTH_MODE": "jwt", "JWT_SECRET": SECRET}
+
+
+def tasks(owner: str = ALICE) -> str:
+    return f"/api/{owner}/tasks"
+
+
+def serve(**environment: str) -> Any:
+    """The service with one process, so that nothing is divided."""
+    return open_live_server(vendor="sqlite", **{"WEB_CONCURRENCY": "1", **environment})
+
+
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    require_redis()
+    with Redis() as redis:
+        yield redis
+
+
+def quota(response: httpx.Response) -> list[int]:
+    """What is left of each limit."""
+    return [int(left) for left in re.findall(r";r=(\d+)", response.headers["RateLimit"])]
+
+
+def test_a_limit_is_told_with_every_answer_and_kept() -> None:
+    with (
+        serve(**JWT, RATE_LIMIT="6/minute;1000/day") as server,
+        httpx.Client(base_url=server.base_url, headers=bearer(by_secret())) as client,
+    ):
+        # Neither a probe nor a request that is refused before it is anybody's counts.
+        for path, status in (("/healthz", 200), ("/api/docs", 200), ("/nothing", 404)):
+            answer = client.get(path)
+            assert (answer.status_code, "RateLimit" in answer.headers) == (status, False)
+        assert client.get("/api/1/tasks").status_code == 400
+        assert client.get(tasks(BOB)).status_code == 403
+
+        answers = [
+            client.get(tasks()),
+            client.post(tasks(), json={"title": "Buy milk"}),
+            client.delete(tasks()),
+            client.post(tasks(), json={"title": ""}),
+            client.get(f"{tasks()}/{uuid4()}"),
+            client.get(tasks(), headers={"If-None-Match": "*"}),
+        ]
+        assert [answer.status_code for answer in answers] == [200, 201, 405, 422, 404, 304]
+        assert [quota(answer) for answer in answers] == [
+            [left, 994 + left] for left in (5, 4, 3, 2, 1, 0)
+        ]
+        for answer in answers:
+            assert answer.headers["RateLimit-Policy"] == (
+                '"requests-60s";q=6;w=60, "requests-86400s";q=1000;w=86400'
+            )
+            assert re.fullmatch(
+                r'"requests-60s";r=\d;t=\d+, "requests-86400s";r=\d+;t=\d+',
+                answer.headers["RateLimit"],
+            )
+
+        refused = client.get(tasks())
+        assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+        assert refused.headers["Content-Type"] == "application/problem+json"
+        assert 1 <= int(refused.headers["Retry-After"]) <= 60
+        assert quota(refused)[0] == 0
+        # After 401, 400 for an id and 403; before 405.
+        assert client.get(tasks(), headers=bearer("x")).status_code == 401
+        assert client.get(tasks(BOB)).status_code == 403
+        assert client.delete(tasks()).status_code == 429
+        # Another owner has quotas of their own.
+        assert client.get(tasks(BOB), headers=bearer(by_secret(BOB))).status_code == 200
+
+
+def test_the_wait_in_retry_after_is_long_enough() -> None:
+    with (
+        serve(RATE_LIMIT="3/second") as server,
+        httpx.Client(base_url=server.base_url) as client,
+    ):
+        for _ in range(3):
+            while (answer := client.get(tasks())).status_code == 200:
+                pass
+            time.sleep(int(answer.headers["Retry-After"]))
+            assert client.get(tasks()).status_code == 200
+
+
+def test_without_authentication_the_limit_is_the_client_addresss() -> None:
+    with serve(RATE_LIMIT="2/minute", TRUSTED_PROXIES="1") as server:
+
+        def statuses(address: str) -> list[int]:
+            headers = {"X-Forwarded-For": f"198.51.100.9, {address}"}
+            with httpx.Client(base_url=server.base_url, headers=headers) as client:
+                return [client.get(tasks(owner)).status_code for owner in (ALICE, BOB, ALICE)]
+
+        assert statuses("203.0.113.1") == [200, 200, 429]
+        assert statuses("203.0.113.2") == [200, 200, 429]
+
+
+def test_a_client_address_may_fail_to_authenticate_a_tenth_as_often() -> None:
+    with (
+        serve(**JWT, RATE_LIMIT="30/minute;500/day") as server,
+        httpx.Client(base_url=server.base_url) as client,
+    ):
+        headers = [{}, bearer("garbage"), bearer(by_secret(exp=1)), {}, bearer("garbage")]
+        answers = [client.get(tasks(), headers=header) for header in headers]
+        assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
+        assert [quota(answer) for answer in answers] == [[2], [1], [0], [0], [0]]
+        assert answers[0].headers["RateLimit-Policy"] == '"failures-60s";q=3;w=60'
+        assert answers[3].json()["code"] == "rate_limited"
+        assert answers[3].headers["Retry-After"]
+        # Those who share the address, and have a valid token, are not refused.
+        assert client.get(tasks(), headers=bearer(by_secret())).status_code == 200
+
+
+def test_without_a_store_each_process_has_its_share_and_the_log_says_so() -> None:
+    with serve(RATE_LIMIT="100/minute", WEB_CONCURRENCY="2") as server:
+        seen = Counter(httpx.get(server.base_url + tasks()).status_code for _ in range(250))
+        assert set(seen) == {200, 429}
+        assert 50 <= seen[200] <= 100
+        assert server.log().count("RATE_LIMIT_STORAGE_URL is not set") == 1
+
+
+def test_a_limit_of_fewer_requests_than_processes_leaves_each_one() -> None:
+    with serve(RATE_LIMIT="1/day", WEB_CONCURRENCY="2") as server:
+        seen = Counter(httpx.get(server.base_url + tasks()).status_code for _ in range(40))
+        assert 1 <= seen[200] <= 2
+
+
+# With Redis or Valkey -------------------------------------------------------------------------
+
+
+def flood(servers: list[LiveServer], requests: int, headers: dict[str, str]) -> Counter[int]:
+    """The statuses of so many requests, by eight clients that take turns at the servers."""
+
+    def send(number: int) -> Counter[int]:
+        seen: Counter[int] = Counter()
+        with httpx.Client(headers=headers, timeout=30) as client:
+            for turn in range(requests // 8):
+                server = servers[(number + turn) % len(servers)]
+                seen[client.get(server.base_url + tasks()).status_code] += 1
+        return seen
+
+    with ThreadPoolExecutor(8) as pool:
+        return sum(pool.map(send, range(8)), Counter())
+
+
+def test_processes_and_hosts_share_one_limit(redis: Redis) -> None:
+    limit = {"RATE_LIMIT": "500/hour", "RATE_LIMIT_STORAGE_URL": redis.url, "WEB_CONCURRENCY": "2"}
+    with serve(**limit) as first, serve(**limit) as second:
+        seen = flood([first, second], 800, {})
+        assert set(seen) == {200, 429}
+        assert 495 <= seen[200] <= 505
+
+
+def test_a_request_costs_the_store_one_round_trip_whatever_the_limits(redis: Redis) -> None:
+    with Proxy(redis.port) as proxy:
+        limit = {
+            "RATE_LIMIT": "50/second;500/minute;5000/day",
+            "RATE_LIMIT_STORAGE_URL": proxy.url(redis.url),
+            "WEB_THREADS": "1",
+        }
+        with serve(**limit) as server, httpx.Client(base_url=server.base_url) as client:
+            assert quota(client.get(tasks())) == [49, 499, 4999]
+            proxy.reset()
+            for _ in range(10):
+                assert client.get(tasks()).status_code == 200
+            assert (proxy.round_trips, proxy.connections) == (10, 0)
+            client.get("/healthz")
+            assert proxy.round_trips == 10
+
+
+def test_a_hostile_owner_leaves_another_ones_quota_alone(redis: Redis) -> None:
+    """Alice sends as fast as eight clients can, some fifty times her limit; Bob keeps to his."""
+    limit = {"RATE_LIMIT": "10/second", "RATE_LIMIT_STORAGE_URL": redis.url}
+    with serve(**JWT, **limit, WEB_CONCURRENCY="2") as server:
+        ended = threading.Event()
+
+        def attack(_: int) -> Counter[int]:
+            seen: Counter[int] = Counter()
+            headers = bearer(by_secret())
+            with httpx.Client(base_url=server.base_url, headers=headers, timeout=30) as client:
+                while not ended.is_set():
+                    seen[client.get(tasks()).status_code] += 1
+            return seen
+
+        with ThreadPoolExecutor(8) as pool:
+            began = time.monotonic()
+            attacks = [pool.submit(attack, number) for number in range(8)]
+            headers = bearer(by_secret(BOB))
+            with httpx.Client(base_url=server.base_url, headers=headers, timeout=30) as client:
+                answers = []
+                for _ in range(25):
+                    answers.append(client.get(tasks(BOB)))
+                    time.sleep(0.12)
+            ended.set()
+            seen = sum((future.result() for future in attacks), Counter())
+            seconds = time.monotonic() - began
+        assert {answer.status_code for answer in answers} == {200}
+        assert set(seen) == {200, 429}
+        assert seen[429] > seen[200]
+        assert seen[200] <= 10 * (seconds + 1)
+
+
+@pytest.mark.parametrize(
+    ("end", "back"), [(Redis.kill, Redis.start), (Redis.pause, Redis.resume)], ids=["kill", "hang"]
+)
+def test_a_store_that_goes_and_comes_back_under_load_costs_no_request(
+    redis: Redis, end: Callable[[Redis], None], back: Callable[[Redis], None]
+) -> None:
+    limit = {"RATE_LIMIT": "1000000/minute", "RATE_LIMIT_STORAGE_URL": redis.url}
+    with serve(**limit, WEB_CONCURRENCY="2") as server:
+        ended = threading.Event()
+        limited = 0
+
+        def load(_: int) -> Counter[int]:
+            nonlocal limited
+            seen: Counter[int] = Counter()
+            while not ended.is_set():
+                with httpx.Client(base_url=server.base_url, timeout=30) as client:
+                    answer = client.get(tasks())
+                seen[answer.status_code] += 1
+                limited = limited + 1 if "RateLimit" in answer.headers else 0
+            return seen
+
+        def lines(text: str) -> int:
+            return server.log().count(text)
+
+        with ThreadPoolExecutor(4) as pool:
+            loads = [pool.submit(load, number) for number in range(4)]
+            assert wait_until(lambda: limited > 50)
+            for times in (1, 2):
+                end(redis)
+                # Once per process, however many requests it costs.
+                assert wait_until(lambda: lines("store is unavailable") == 2 * times)  # noqa: B023
+                assert wait_until(lambda: limited == 0)
+                back(redis)
+                assert wait_until(lambda: lines("store is available") == 2 * times)  # noqa: B023
+                assert wait_until(lambda: limited > 50)
+            ended.set()
+            seen = sum((future.result() for future in loads), Counter())
+        assert set(seen) == {200}
+        assert lines("store is unavailable") == 4
+        assert "Traceback" not in server.log()
+
+
+def test_it_starts_and_serves_without_its_store(redis: Redis) -> None:
+    redis.kill()
+    limit = {"RATE_LIMIT": "5/minute", "RATE_LIMIT_STORAGE_URL": redis.url}
+    with serve(**limit) as server, httpx.Client(base_url=server.base_url) as client:
+        assert {client.get(tasks()).status_code for _ in range(20)} == {200}
+        redis.start()
+        assert wait_until(lambda: client.get(tasks()).status_code == 429)
