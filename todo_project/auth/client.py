@@ -17,7 +17,7 @@ def address(request: HttpRequest) -> str:
     Each proxy appends the address that it sees to X-Forwarded-For. What stands before the last
     TRUSTED_PROXIES entries comes from the client, who can write anything.
     """
-    peer: str = request.META["REMOTE_ADDR"]
+    peer: str = request.META.get("REMOTE_ADDR", "")
     forwarded = request.META.get("HTTP_X_FORWARDED_FOR")
     if not (settings.TRUSTED_PROXIES and forwarded):
         return peer
