@@ -24,6 +24,13 @@ def is_narrowed(statement: str) -> bool:
     sql = " ".join(statement.split())
     if "tasks_task" not in sql:
         return True
+    # A quota counts the owner's own tasks, inside the statement.
+    mine = r"SELECT 1 FROM tasks_task WHERE user_id = \$\d+"
+    counted = (
+        rf"SELECT CAST\(.*\) WHERE \$\d+ > \(SELECT count\(\*\) FROM \({mine} LIMIT \$\d+\) t\)"
+        rf" OR EXISTS \({mine} AND idempotency_key = \$\d+\) ON CONFLICT"
+    )
+    sql = re.sub(counted, "VALUES () ON CONFLICT", sql)
     if insert := re.match(
         r"INSERT INTO tasks_task \(([^)]*)\) VALUES .* ON CONFLICT \((\w+),[^)]*\)"
         r".* WHERE tasks_task\.\w+ = excluded\.\w+ RETURNING [^;]*$",
@@ -41,6 +48,19 @@ def is_narrowed(statement: str) -> bool:
     while (inner := re.sub(r"\([^()]*\)", "", without_brackets)) != without_brackets:
         without_brackets = inner
     return " OR " not in without_brackets
+
+
+@pytest.mark.live
+def test_a_quota_counts_the_owners_tasks_alone() -> None:
+    with open_live_server(proxy=True, MAX_TASKS_PER_OWNER="2") as server, Client(server) as client:
+        for key in ("a", "b", "a", "c"):
+            answer = client.ask(
+                "POST", TASKS, {"title": "Buy milk"}, headers={"Idempotency-Key": key}
+            )
+        assert (answer.status, answer.code) == (409, "too_many_tasks")
+        statements = {s for s in server.proxy.statements if "tasks_task" in s}
+        assert any("count(*)" in statement for statement in statements)
+        assert [statement for statement in statements if not is_narrowed(statement)] == []
 
 
 @pytest.mark.live
