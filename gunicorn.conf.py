@@ -2,14 +2,9 @@
 
 import logging
 import os
-import socket
-import struct
+import select
 from collections import Counter
 from typing import Any
-
-from gunicorn import util
-from gunicorn.http import wsgi
-from gunicorn.workers import gthread
 
 # A bad setting ends the master here, with one line.
 from todo_project import first_steps, settings
@@ -18,7 +13,7 @@ port = settings.PORT
 bind = f"{'127.0.0.1' if settings.DEBUG else '0.0.0.0'}:{port}"
 workers = settings.WEB_CONCURRENCY
 threads = settings.WEB_THREADS
-worker_class = "gthread"
+worker_class = "todo_project.worker.Worker" if hasattr(select, "epoll") else "gthread"  # Linux
 preload_app = True  # what cannot start, ends; without it dying workers are replaced for ever
 control_socket_disable = True  # two services on one machine would take each other's
 keepalive = 75  # seconds; longer than the proxies' usual 60, so that it is they who hang up
@@ -34,8 +29,6 @@ limit_request_field_size = 128 * 1024
 # Headers named SCRIPT_NAME or PATH_INFO are nobody's business, a proxy on this machine included.
 forwarder_headers = ""
 
-STALL = 10
-"""Seconds that a client may stop sending in the middle of a request, or stop reading."""
 
 
 def on_starting(server: Any) -> None:
@@ -52,15 +45,6 @@ def on_starting(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    for listener in server.LISTENERS:
-        # Accepted sockets inherit these. gunicorn itself waits for ever, and a stalled client
-        # keeps a thread; one that sends a byte now and then still does: see docs/deployment.md.
-        seconds = struct.pack("ll", STALL, 0)
-        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
-        # Not SO_SNDTIMEO: the kernel waits three times as long, and sendfile for ever.
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-            milliseconds = STALL * 1000
-            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
     if settings.DEBUG:
         print(first_steps.banner(), flush=True)
 
@@ -83,32 +67,3 @@ def post_fork(server: Any, worker: Any) -> None:
     """
     if 1 < len(cores) <= workers:
         os.sched_setaffinity(0, {worker.core})
-
-
-class Response(wsgi.Response):
-    """Says nothing of what serves it."""
-
-    def default_headers(self, *args: Any, **kwargs: Any) -> list[str]:
-        headers = super().default_headers(*args, **kwargs)
-        return [header for header in headers if not header.startswith("Server:")]
-
-
-class Connection(gthread.TConn):
-    """Costs nobody else time before its first byte, or after its last."""
-
-    def wait_for_data(self, timeout: float) -> bool:
-        """Whether there is some by now; if not, the dispatcher watches for it. gunicorn would
-        keep a thread for 5 seconds."""
-        return bool(super().wait_for_data(0))
-
-    def close(self, graceful: bool = False) -> None:
-        """gunicorn waits 2 seconds for the client to close as well, and no one is dispatched
-        meanwhile."""
-        if graceful:
-            util.close_graceful(self.sock, timeout=0.01)
-        else:
-            super().close()
-
-
-wsgi.Response = Response
-gthread.TConn = Connection
