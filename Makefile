@@ -34,7 +34,7 @@ $(VENV)/bench: benchmarks/requirements.txt $(VENV)/dev
 run: export DEBUG ?= true
 run: $(VENV)/runtime
 	$(ALONE) $(BIN)/python manage.py migrate --verbosity 0
-	$(BIN)/gunicorn todo_project.wsgi
+	$(BIN)/python -m todo_project
 
 test: $(VENV)/dev
 	TEST_DATABASE=sqlite $(BIN)/python -m pytest -q -m 'not live'

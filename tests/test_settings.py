@@ -144,17 +144,29 @@ def test_a_bad_setting_stops_with_one_line_that_names_it(environ, variable, vari
 
 
 @pytest.mark.live  # independent of the run's database: once is enough
-@pytest.mark.parametrize("command", ["manage.py check", "manage.py migrate", "-m gunicorn"])
+@pytest.mark.parametrize("command", ["manage.py check", "manage.py migrate", "-m todo_project"])
 @pytest.mark.parametrize(
     ("variable", "variables"),
-    [("DEBUG", {"DEBUG": "maybe"}), ("JWT_SECRET", {"AUTH_MODE": "jwt"}), ("PORT", {"PORT": "x"})],
+    [
+        ("DEBUG", {"DEBUG": "maybe"}),
+        ("JWT_SECRET", {"AUTH_MODE": "jwt"}),
+        ("WEB_CONCURRENCY", {"WEB_CONCURRENCY": "abc"}),
+        ("WEB_CONCURRENCY", {"WEB_CONCURRENCY": "2.5"}),
+        ("WEB_CONCURRENCY", {"WEB_CONCURRENCY": "-1"}),
+    ],
 )
 def test_it_stops_every_command_and_the_web_server_alike(command, variable, variables):
-    # gunicorn itself reads WEB_CONCURRENCY, before its configuration: it takes no empty one.
-    done = run(command, WEB_CONCURRENCY="1", **variables)
+    done = run(command, **variables)
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"Configuration error: {variable} ")
     assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.live
+def test_gunicorn_alone_starts_the_service_as_well():
+    # It takes no empty WEB_CONCURRENCY: see todo_project/__main__.py.
+    done = run("-m gunicorn --check-config todo_project.wsgi", WEB_CONCURRENCY="1")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 GOOD = [

@@ -1,10 +1,9 @@
 """Settings, all from the environment or a `.env` file. README.md has the table."""
 
-import os
 import re
 import secrets
 
-from todo_project import database_url, env
+from todo_project import cpus, database_url, env
 
 # Core ---------------------------------------------------------------------------------------
 
@@ -281,8 +280,7 @@ CORS_EXPOSE_HEADERS = [
 # gunicorn.conf.py's, read here so that a bad one stops every command -------------------------
 
 PORT = env.integer("PORT", default=8000, low=1, high=65535)
-cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", default=cores, low=1, high=256)
+WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", default=cpus.available(), low=1, high=256)
 WEB_THREADS = env.integer("WEB_THREADS", default=4, low=1, high=256)
 
 # Logging ------------------------------------------------------------------------------------

@@ -606,9 +606,9 @@ class Gunicorn(Server):
         self.base_url = f"http://{HOST}:{self.port}"
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"]
-        command.append("todo_project.wsgi")
-        self._spawn(command, self._is_healthy, self.environment, PROJECT_ROOT)
+        self._spawn(
+            [sys.executable, "-m", "todo_project"], self._is_healthy, self.environment, PROJECT_ROOT
+        )
 
     def _is_healthy(self) -> bool:
         if len(self.worker_pids()) < int(self.environment.get("WEB_CONCURRENCY") or 1):

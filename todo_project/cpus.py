@@ -1,0 +1,49 @@
+"""How many CPUs this process may use: the default number of processes of the web server."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+
+def available(root: Path = Path("/")) -> int:
+    """The CPUs that it may run on, or the container's quota of CPU time, rounded up, if that is
+    less. `root` is where /proc and /sys are."""
+    has_affinity = hasattr(os, "sched_getaffinity")  # Linux
+    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return min([cpus, *(math.ceil(quota) for quota in quotas(root))])
+
+
+def quotas(root: Path) -> Iterator[float]:
+    """The limits of the cgroup of this process and of those above it, in CPUs.
+
+    In a container its own cgroup is often mounted in the place of the topmost one.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        names = controllers.split(",")
+        if controllers == "":  # version 2
+            mounts = ["sys/fs/cgroup"]
+        elif "cpu" in names:  # version 1
+            mounts = [f"sys/fs/cgroup/{name}" for name in (controllers, "cpu")]
+        else:
+            continue
+        own = PurePosixPath(path)
+        for mount in mounts:
+            for group in (own, *own.parents):
+                yield from quota(root / mount / group.relative_to("/"))
+
+
+def quota(folder: Path) -> Iterator[float]:
+    """The limit of one cgroup, if it has one."""
+    with suppress(OSError, ValueError):  # "max" is no number
+        microseconds, period = (folder / "cpu.max").read_text().split()
+        yield int(microseconds) / int(period)
+    with suppress(OSError, ValueError):
+        if (allowed := int((folder / "cpu.cfs_quota_us").read_text())) > 0:
+            yield allowed / int((folder / "cpu.cfs_period_us").read_text())
