@@ -1,12 +1,25 @@
-"""The WSGI application: gunicorn serves `todo_project.wsgi`."""
+"""The WSGI application, `todo_project.wsgi`: plain WSGI, whatever server runs it."""
 
 import os
 
-from django.core.wsgi import get_wsgi_application
+import django
+from django.core.handlers.wsgi import WSGIHandler
+from django.db import close_old_connections
+from django.http import HttpRequest, HttpResponseBase
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "todo_project.settings")
 
-application = get_wsgi_application()
+
+class Handler(WSGIHandler):
+    """Checks the thread's database connection by itself: see `TodoProjectConfig`."""
+
+    def get_response(self, request: HttpRequest) -> HttpResponseBase:
+        close_old_connections()
+        return super().get_response(request)
+
+
+django.setup(set_prefix=False)
+application = Handler()
 
 from todo_project.database.startup import refuse_wrong_encoding  # noqa: E402  # needs the settings
 
