@@ -1,4 +1,4 @@
-"""gunicorn's settings; PORT, WEB_CONCURRENCY and WEB_THREADS are the ones to turn."""
+"""gunicorn's settings; those to change are PORT and WEB_… in the environment."""
 
 import logging
 import os
@@ -26,8 +26,12 @@ limit_request_line = 8190
 # So that a token too long to be one is told so by the application: 401, in its own form.
 limit_request_field_size = 128 * 1024
 
-# Headers named SCRIPT_NAME or PATH_INFO are nobody's business, a proxy on this machine included.
+# No client may set these by a header, a proxy on this machine included: not SCRIPT_NAME and
+# PATH_INFO, and the scheme neither, which is X-Forwarded-Proto's and Django's. So there is nothing
+# to trust an address with, and gunicorn need not look at it.
 forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
+forwarded_allow_ips = "*"
 
 
 
@@ -61,9 +65,9 @@ def pre_fork(server: Any, worker: Any) -> None:
 def post_fork(server: Any, worker: Any) -> None:
     """Keep a worker's threads on one core, where there is a worker for each.
 
-    One of them runs at a time anyway, and handing the interpreter's lock from core to core is dear
-    (`python -m benchmarks cpu`). With fewer workers than cores the kernel places them: others may
+    One of them runs at a time anyway, and passing the GIL from core to core is expensive
+    (docs/performance.md). With fewer workers than cores the kernel places them: other programs may
     have been given the rest.
     """
-    if 1 < len(cores) <= workers:
+    if settings.WEB_PIN_PROCESSES and 1 < len(cores) <= workers:
         os.sched_setaffinity(0, {worker.core})

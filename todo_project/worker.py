@@ -21,7 +21,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from gunicorn import http
+from gunicorn import http, util
 from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.workers import base
@@ -102,9 +102,13 @@ class Connection:
 
 
 class Response(wsgi.Response):
-    """Sends the headers together with the first part of the body, and no `Server` header."""
+    """Sends the headers together with the first part of the body, and no `Server` header.
+
+    `Date` is made once a second.
+    """
 
     headers_sent: bool
+    upgrade: bool
     unsent = b""
 
     def __init__(self, req: Any, sock: Any, cfg: Any, worker: "Worker", conn: Connection) -> None:
@@ -116,10 +120,20 @@ class Response(wsgi.Response):
         if not self.headers_sent:
             if self.conn.ended or not self.worker.keeps_connections():
                 self.force_close()
-            lines = [line for line in self.default_headers() if not line.startswith("Server:")]
+            lines = self.default_headers()
             lines += [f"{name}: {value}\r\n" for name, value in self.headers]
             self.unsent = ("".join(lines) + "\r\n").encode("latin-1")
             self.headers_sent = True
+
+    def default_headers(self) -> list[str]:
+        major, minor = self.req.version
+        connection = "close" if self.should_close() else "keep-alive"
+        lines = [
+            f"HTTP/{major}.{minor} {self.status}\r\n",
+            f"Date: {self.worker.date}\r\n",
+            f"Connection: {'upgrade' if self.upgrade else connection}\r\n",
+        ]
+        return [*lines, "Transfer-Encoding: chunked\r\n"] if self.chunked else lines
 
     def _emit_body(self, data: bytes) -> None:
         self._send(b"%X\r\n%b\r\n" % (len(data), data) if self.chunked else data)
@@ -163,6 +177,7 @@ class Worker(base.Worker):
             with suppress(OSError):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self.stall * 1000)
             self.epoll.register(fd, ONE_EVENT)
+        self.date = util.http_date()
         self.end = os.eventfd(0)
         self.epoll.register(self.end, select.EPOLLIN)
         threads = [threading.Thread(target=self.work, daemon=True) for _ in range(self.cfg.threads)]
@@ -171,8 +186,7 @@ class Worker(base.Worker):
         signals = select.poll()
         signals.register(self.PIPE[0], select.POLLIN)
         while self.alive and self.has_parent():
-            self.notify()
-            self.close_overdue()
+            self.tick()
             self.listen()  # for whatever reason it was given up
             if signals.poll(1000):
                 os.read(self.PIPE[0], 4096)
@@ -195,11 +209,13 @@ class Worker(base.Worker):
             listener.close()
         limit = time.monotonic() + self.cfg.graceful_timeout
         while self.connections and time.monotonic() < limit:
-            self.notify()
-            self.close_overdue()
+            self.tick()
             time.sleep(0.05)
 
-    def close_overdue(self) -> None:
+    def tick(self) -> None:
+        """What the main thread does once a second: close what is overdue, for one."""
+        self.notify()
+        self.date = util.http_date()
         now = time.monotonic()
         full = len(self.connections) >= self.cfg.worker_connections
         for conn in self.connections.copy().values():
