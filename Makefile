@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 ALONE := $(PYTHON) tools/one_at_a_time.py .make.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-next check fuzz bench schema clean
+.PHONY: help run test test-citus test-next check fuzz bench schema clean
 
 help:
 	@echo "make run     serve the API on SQLite at 127.0.0.1:8000"
 	@echo "make test    the whole suite, on a throw-away PostgreSQL and on SQLite"
+	@echo "make test-citus  the suite on a Citus cluster, where PostgreSQL has the extension"
 	@echo "make check   lint, format, types, Django's checks, migrations, the OpenAPI document"
 	@echo "make fuzz    the OpenAPI document against a live server, at length"
 	@echo "make bench   the yardsticks, side by side with the peers"
@@ -39,6 +40,10 @@ run: $(VENV)/runtime
 test: $(VENV)/dev
 	TEST_DATABASE=sqlite $(BIN)/python -m pytest -q -m 'not live'
 	TEST_DATABASE=postgresql $(BIN)/python -m pytest -q
+
+test-citus: $(VENV)/dev
+	TEST_DATABASE=citus $(BIN)/python -m pytest -q -m 'not live'
+	TEST_DATABASE=citus $(BIN)/python -m pytest -q tests/test_distribute.py tests/test_citus.py
 
 # What is coming: the next Python and Django, without the tests that boot servers.
 NEXT_PYTHON ?= python3.13

@@ -1,8 +1,9 @@
 """pytest plugin: the database of the run, and the service itself on databases of its own.
 
 `TEST_DATABASE=postgresql` (default) runs the suite on a throw-away PostgreSQL,
-`TEST_DATABASE=sqlite` on a temporary file. Loaded with `-p tests.database_plugin`, early enough to
-set the environment before Django reads its settings.
+`TEST_DATABASE=sqlite` on a temporary file, and `TEST_DATABASE=citus` on a coordinator and two
+workers, where a PostgreSQL with the Citus extension is installed. Loaded with
+`-p tests.database_plugin`, early enough to set the environment before Django reads its settings.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from tools.citus import Citus, NotInstalled
 from tools.proxy import Proxy
 from tools.servers import (
     CLEAN_ENVIRONMENT,
@@ -48,6 +50,11 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="todo-sqlite-")
 
 
+def on_citus() -> bool:
+    """Whether the run's database is distributed."""
+    return os.environ.get("TEST_DATABASE") == "citus"
+
+
 def require_pgbouncer() -> None:
     """Skip the test where there is no PgBouncer; under CI fail it."""
     if not PgBouncer.available():
@@ -70,12 +77,20 @@ def _pgbouncer() -> PgBouncer:
     return server
 
 
+@cache
+def _citus() -> Citus:
+    """The cluster of the run, started when first asked for."""
+    return Citus()
+
+
 # Wrappers run before all others, so before pytest-django's hook of the same name.
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests() -> Iterator[None]:
     vendor = os.environ.get("TEST_DATABASE") or "postgresql"
-    if vendor not in ("postgresql", "sqlite"):
-        raise pytest.UsageError(f"TEST_DATABASE must be postgresql or sqlite, not {vendor!r}")
+    if vendor not in ("postgresql", "sqlite", "citus"):
+        raise pytest.UsageError(
+            f"TEST_DATABASE must be postgresql, sqlite or citus, not {vendor!r}"
+        )
     # libpq reads PGSSLMODE, PGOPTIONS and the like; the URL alone shall rule.
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
@@ -85,6 +100,14 @@ def pytest_load_initial_conftests() -> Iterator[None]:
             os.environ["DATABASE_URL"] = _postgres().url()
         except ServerError as error:
             raise pytest.UsageError(str(error)) from None
+    elif vendor == "citus":
+        try:
+            # Named as Django names the tests' database; conftest.py distributes it.
+            _citus().create_database("test_postgres")
+        except NotInstalled as error:
+            sys.stderr.write(f"skipped: {error}\n")
+            sys.exit(0)
+        os.environ["DATABASE_URL"] = _citus().coordinator.url()
     else:
         path = Path(_scratch().name, "db.sqlite3")
         os.environ["DATABASE_URL"] = f"sqlite:///{path}"
@@ -92,6 +115,8 @@ def pytest_load_initial_conftests() -> Iterator[None]:
 
 
 def pytest_report_header() -> str:
+    if on_citus():
+        return f"database: {_citus().version('test_postgres')}"
     if os.environ["DATABASE_URL"].startswith("postgresql"):
         server = _postgres()
         return f"database: PostgreSQL {server.version} from {server.bin}"
@@ -99,7 +124,7 @@ def pytest_report_header() -> str:
 
 
 def pytest_unconfigure() -> None:
-    for server in (_pgbouncer, _postgres):
+    for server in (_pgbouncer, _postgres, _citus):
         if server.cache_info().currsize:
             server().close()
 
@@ -114,6 +139,20 @@ def postgres() -> PostgreSQL:
 def pgbouncer() -> PgBouncer:
     """A PgBouncer in front of `postgres`."""
     return _pgbouncer()
+
+
+def require_citus() -> Citus:
+    """The cluster of the run; skips the test where no PostgreSQL has the extension."""
+    try:
+        return _citus()
+    except NotInstalled as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def citus() -> Citus:
+    """A coordinator and two workers."""
+    return require_citus()
 
 
 class LiveServer(Gunicorn):
@@ -132,17 +171,24 @@ class LiveServer(Gunicorn):
 _names = count()
 
 
-def _migrate(url: str) -> None:
+def manage(url: str, *arguments: str, **environment: str) -> str:
+    """Run manage.py on a database; return its output, or raise ServerError with it."""
     done = subprocess.run(
-        [sys.executable, "manage.py", "migrate", "--no-input", "--verbosity=0"],
-        env={**CLEAN_ENVIRONMENT, **ENVIRONMENT, "DATABASE_URL": url},
+        [sys.executable, "manage.py", *arguments],
+        env={**CLEAN_ENVIRONMENT, **ENVIRONMENT, "DATABASE_URL": url, **environment},
         cwd=PROJECT_ROOT,
         check=False,
         capture_output=True,
         text=True,
     )
     if done.returncode:
-        raise ServerError(f"migrate exited with {done.returncode}:\n{done.stdout}{done.stderr}")
+        output = done.stdout + done.stderr
+        raise ServerError(f"{arguments[0]} exited with {done.returncode}:\n{output}")
+    return done.stdout
+
+
+def _migrate(url: str) -> None:
+    manage(url, "migrate", "--no-input", "--verbosity=0")
 
 
 # Migrating takes a second or two, a copy of what was migrated once some hundredths.
@@ -171,7 +217,8 @@ def open_live_server(
 ) -> Iterator[LiveServer]:
     """Run the service until the block ends, on a fresh, migrated database.
 
-    `vendor` is "postgresql" or "sqlite". `via_pgbouncer` puts a PgBouncer of its own before the
+    `vendor` is "postgresql", "sqlite" or "citus" (distributed over the run's cluster; the service
+    is on the coordinator). `via_pgbouncer` puts a PgBouncer of its own before the
     database, `proxy` a proxy before either; both may be broken at will. To break PostgreSQL itself
     bring your own as `postgres`: by default it is the run's. `user` is the service's role there,
     a superuser unless told otherwise; PgBouncer knows no other. `environment` adds to or replaces
@@ -191,16 +238,23 @@ def open_live_server(
                 require_pgbouncer()
                 pgbouncer = parts["pgbouncer"] = stack.enter_context(PgBouncer(server))
                 url = pgbouncer.url(name)
-            if proxy:
-                between = stack.enter_context(Proxy(int(url.rpartition(":")[2].split("/")[0])))
-                parts["proxy"] = between
-                url = between.url(url)
+        elif vendor == "citus" and not (via_pgbouncer or postgres):
+            cluster = require_citus()
+            parts["postgres"] = cluster.coordinator
+            url = parts["database_url"] = cluster.create_database(name)
+            stack.callback(cluster.drop_database, name)
+            _migrate(url)
+            manage(url, "distribute", "--shards=8")
         elif vendor == "sqlite" and not (via_pgbouncer or proxy or postgres):
             name = str(Path(_scratch().name, f"{name}.sqlite3"))
             shutil.copy(_migrated_file(), name)
             url = parts["database_url"] = f"sqlite:///{name}"
         else:
             raise ValueError(f"no live server on {vendor!r} with what was asked for")
+        if proxy:
+            between = stack.enter_context(Proxy(int(url.rpartition(":")[2].split("/")[0])))
+            parts["proxy"] = between
+            url = between.url(url)
         settings = {"DATABASE_URL": url, "WEB_CONCURRENCY": "2", "WEB_THREADS": "4"}
         live = LiveServer({**ENVIRONMENT, **settings, **environment})
         vars(live).update(parts, database=name)
