@@ -174,7 +174,7 @@ def test_it_refuses_what_cannot_be_with_one_line(
     citus.coordinator.execute(sql, database=name)
     assert (
         refusal(citus.coordinator.url(name))
-        == "tasks_task is distributed by title, not by user_id."
+        == "tasks_task is distributed by title, not by user_id.\n"
     )
 
 

@@ -22,6 +22,7 @@ class Node(PostgreSQL):
             "shared_preload_libraries": "citus",
             "wal_level": "logical",  # for create_distributed_table_concurrently
             "citus.node_conninfo": "sslmode=prefer",
+            "citus.enable_stat_counters": "on",
             "citus.enable_statistics_collection": "off",
             **settings,
         }
