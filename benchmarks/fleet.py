@@ -37,9 +37,13 @@ CLIENTS_PER_NODE = 4
 PHASES = ["all well", "process killed", "master killed", "node killed", "all well again"]
 
 
-def manage(url: str, *arguments: str) -> None:
+def manage(url: str, *arguments: str) -> str:
+    """Run manage.py on a database; return its output."""
     command = [sys.executable, "manage.py", *arguments]
-    subprocess.run(command, cwd=ROOT, env=environment(url), check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(url), check=True, stdout=subprocess.PIPE, text=True
+    )
+    return done.stdout
 
 
 class Owner:

@@ -20,7 +20,7 @@ MILK = {"title": "Buy milk"}
 KEY = {"Idempotency-Key": "k"}
 
 
-@pytest.fixture(scope="module", params=["postgresql", "sqlite"])
+@pytest.fixture(scope="module", params=["postgresql", "sqlite", "citus"])
 def client(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
     """A client of the service in two processes of four threads."""
     with (

@@ -31,11 +31,12 @@ ROWS = OPERATIONS + HEAD_AND_OPTIONS + REFUSED + PROBES + DOCUMENTS
 ONE_THREAD = {"WEB_CONCURRENCY": "1", "WEB_THREADS": "1"}  # so that one connection serves all
 
 
-@pytest.fixture(scope="module", params=["direct", "pgbouncer"])
+@pytest.fixture(scope="module", params=["direct", "pgbouncer", "citus"])
 def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
     """The proxy is next to the service."""
     through = request.param == "pgbouncer"
-    with open_live_server(via_pgbouncer=through, proxy=True, **ONE_THREAD) as live:
+    vendor = "citus" if request.param == "citus" else "postgresql"
+    with open_live_server(vendor, via_pgbouncer=through, proxy=True, **ONE_THREAD) as live:
         assert live.proxy.connections == 1  # the start has looked at the encoding, and no more
         assert live.proxy.statements == []
         yield live
