@@ -25,4 +25,4 @@ USER todo
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ.get('PORT') or 8000}/healthz\", timeout=2)"]
-CMD ["gunicorn", "todo_project.wsgi"]
+CMD ["python", "-m", "todo_project"]

@@ -34,7 +34,6 @@ secure_scheme_headers: dict[str, str] = {}
 forwarded_allow_ips = "*"
 
 
-
 def on_starting(server: Any) -> None:
     if settings.AUTH_MODE == "none":
         logging.getLogger("todo_project").warning(

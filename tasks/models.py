@@ -112,7 +112,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
     def fetch(self, id: UUID) -> TaskJSON | None:
         statements = self._statements()
-        rows = run(statements.select, self._key(id), read=True)
+        rows = run(statements.select, self._key(statements, id), read=True)
         return statements.read_selected(rows[0]) if rows else None
 
     def page(self, query: PageQuery) -> list[str]:
@@ -160,14 +160,15 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
     def remove(self, id: UUID, preconditions: Preconditions = NO_PRECONDITIONS) -> bool:
         """Delete a task for good; whether there was one that meets the preconditions."""
-        where, conditions = self._where(id, preconditions)
-        return bool(run(self._statements().delete(*conditions), where))
+        statements = self._statements()
+        where, conditions = self._where(statements, id, preconditions)
+        return bool(run(statements.delete(*conditions), where))
 
     def _update(
         self, id: UUID, names: tuple[str, ...], new: list[Any], preconditions: Preconditions
     ) -> TaskJSON | None:
         statements = self._statements()
-        where, conditions = self._where(id, preconditions)
+        where, conditions = self._where(statements, id, preconditions)
         now = statements.parameters({"updated_at": datetime.now(UTC)})
         rows = run(statements.update(names, *conditions), [*new, *now, *where])
         return statements.read(rows[0]) if rows else None
@@ -180,16 +181,21 @@ class TaskQuerySet(models.QuerySet["Task"]):
             raise NotOwned("call this on Task.objects.owned_by(user_id) itself")
         return self._owner
 
-    def _key(self, id: UUID) -> list[Any]:
-        return self._statements().parameters({"user_id": self._required_owner(), "id": id})
+    def _key(self, statements: Statements, id: UUID) -> list[Any]:
+        return statements.parameters({"user_id": self._required_owner(), "id": id})
 
-    def _where(self, id: UUID, preconditions: Preconditions) -> tuple[list[Any], tuple[bool, ...]]:
+    def _where(
+        self, statements: Statements, id: UUID, preconditions: Preconditions
+    ) -> tuple[list[Any], tuple[bool, ...]]:
         """The parameters of a write's WHERE, and which preconditions it has."""
+        key = self._key(statements, id)
         if preconditions is NO_PRECONDITIONS:
-            return self._key(id), (False, False)
-        array = self._statements().dialect.array
-        lists = [array(FIELDS["updated_at"], times) for times in preconditions if times is not None]
-        return self._key(id) + lists, tuple(times is not None for times in preconditions)
+            return key, (False, False)
+        field = FIELDS["updated_at"]
+        lists = [
+            statements.dialect.array(field, times) for times in preconditions if times is not None
+        ]
+        return key + lists, tuple(times is not None for times in preconditions)
 
 
 class Task(models.Model):

@@ -282,6 +282,7 @@ CORS_EXPOSE_HEADERS = [
 PORT = env.integer("PORT", default=8000, low=1, high=65535)
 WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", default=cpus.available(), low=1, high=256)
 WEB_THREADS = env.integer("WEB_THREADS", default=4, low=1, high=256)
+WEB_PIN_PROCESSES = env.boolean("WEB_PIN_PROCESSES", default=True)
 
 # Logging ------------------------------------------------------------------------------------
 

@@ -60,6 +60,7 @@ ENVIRONMENT = {
     "CORS_ALLOWED_ORIGINS": "",
     "PORT": "",
     "WEB_CONCURRENCY": "",
+    "WEB_PIN_PROCESSES": "",
     "WEB_THREADS": "",
     "LOG_LEVEL": "",
     "TRUSTED_PROXIES": "",
