@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from math import floor
 from typing import Any, NamedTuple
 
-from limits import RateLimitItem
 from limits.storage import MemoryStorage, RedisStorage
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -25,40 +24,60 @@ SWEEP_INTERVAL = 60.0
 """Seconds between two removals of expired counters from memory."""
 
 
-class Window(NamedTuple):
-    """The sliding window of a limit: the count of the current window, and that of the previous
-    one weighted by how much of it the last `expiry` seconds still contain."""
+class Limit(NamedTuple):
+    amount: int
+    """Requests in a window."""
+    seconds: int
+    """The length of the window."""
+
+
+class State(NamedTuple):
+    """A limit after a request."""
 
     acquired: bool
-    previous_count: int
-    previous_ttl: float
-    current_count: int
-    current_ttl: float
+    """Whether the request is within the limit."""
+    remaining: int
+    """Requests that are allowed now."""
+    reset: float
+    """Seconds until one more is."""
 
-    def remaining(self, limit: RateLimitItem) -> int:
-        """Requests that are allowed now."""
-        weighted = self.previous_count * self.previous_ttl / limit.get_expiry()
-        return max(0, limit.amount - floor(weighted + self.current_count))
 
-    def reset(self, limit: RateLimitItem) -> float:
-        """Seconds until one more is."""
-        expiry = limit.get_expiry()
-        # The current window becomes the previous one `expiry` seconds before its counter expires.
-        resets = [self.current_ttl - expiry] if self.current_count else []
-        if self.previous_count:
-            resets.append(self.previous_ttl % (expiry / self.previous_count))
-        return min(resets, default=0.0)
+def state(
+    limit: Limit,
+    acquired: bool,
+    previous_count: int,
+    previous_ttl: float,
+    current_count: int,
+    current_ttl: float,
+) -> State:
+    """From a sliding window of `limits`: the current window's count, and the previous one's
+    weighted by how much of it is among the last `limit.seconds`."""
+    amount, seconds = limit
+    # The current window becomes the previous one `seconds` before its counter expires.
+    reset = current_ttl - seconds if current_count else seconds
+    used: float = current_count
+    if previous_count:
+        used += previous_count * previous_ttl / seconds
+        reset = min(reset, previous_ttl % (seconds / previous_count))
+    return State(acquired, max(0, amount - floor(used)), reset)
 
 
 class ProcessCounters(MemoryStorage):
-    """Counters in the memory of this process."""
+    """Counters in the memory of this process.
+
+    The keys of sliding windows have the window's number in them, so expired counters are only in
+    the way. The library's timer starts a thread per hit that visits every key; here one hit in
+    `SWEEP_INTERVAL` does it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._next_sweep = 0.0
 
+    def get(self, key: str) -> int:
+        return self.storage.get(key, 0)
+
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Without the library's timer: that starts a thread per hit, which visits every key."""
         now = time.time()
         if now > self._next_sweep:
             self._next_sweep = now + SWEEP_INTERVAL
@@ -70,14 +89,13 @@ class ProcessCounters(MemoryStorage):
                 self.expirations[key] = now + expiry
         return count
 
-    def count(self, limits: Sequence[RateLimitItem], key: str) -> list[Window]:
+    def count(self, limits: Sequence[Limit], key: str) -> list[State]:
         """Count a request against each limit. One that is over a limit is not counted there."""
-        windows = []
+        states = []
         for limit in limits:
-            name, expiry = limit.key_for(key), limit.get_expiry()
-            acquired = self.acquire_sliding_window_entry(name, limit.amount, expiry)
-            windows.append(Window(acquired, *self.get_sliding_window(name, expiry)))
-        return windows
+            acquired = self.acquire_sliding_window_entry(key, *limit)
+            states.append(state(limit, acquired, *self.get_sliding_window(key, limit.seconds)))
+        return states
 
 
 class SharedCounters(RedisStorage):
@@ -96,40 +114,48 @@ class SharedCounters(RedisStorage):
         }
         super().__init__(url, **options)
         self._lock = threading.Lock()
+        self._used = self._reported = False
         self._reachable = threading.Event()
-        self._reported = False
-        self._connect()
-        self._reachable.wait(STORE_TIMEOUT)
 
-    def count(self, limits: Sequence[RateLimitItem], key: str) -> list[Window]:
+    def count(self, limits: Sequence[Limit], key: str) -> list[State]:
         """As in `ProcessCounters`, in one round trip. Empty if the store is unavailable."""
-        if not self._reachable.is_set():
+        if not (self._reachable.is_set() or self._is_reachable_now()):
             return []
         acquire, read = self.lua_acquire_sliding_window.sha, self.lua_sliding_window.sha
         pipeline = self.storage.pipeline(transaction=False)
-        for limit in limits:
-            name, expiry = limit.key_for(key), limit.get_expiry()
-            current_key = self.prefixed_key(f"{{{name}}}")  # braces: both on one node of a cluster
+        for amount, seconds in limits:
+            # Braces: both keys on one node of a cluster.
+            current_key = self.prefixed_key(f"{{{key}/{seconds}}}")
             previous_key = f"{current_key}/-1"
-            pipeline.evalsha(acquire, 2, previous_key, current_key, limit.amount, expiry, 1)
-            pipeline.evalsha(read, 2, previous_key, current_key, expiry)
+            pipeline.evalsha(acquire, 2, previous_key, current_key, amount, seconds, 1)
+            pipeline.evalsha(read, 2, previous_key, current_key, seconds)
         try:
             replies = pipeline.execute()
         except (RedisError, OSError) as error:
             self._lose(error)
             return []
         return [
-            Window(
+            state(
+                limit,
                 bool(acquired),
                 int(previous_count or 0),
                 max(0, previous_ttl) / 1000,
                 int(current_count or 0),
                 max(0, current_ttl) / 1000,
             )
-            for acquired, (previous_count, previous_ttl, current_count, current_ttl) in zip(
-                replies[::2], replies[1::2], strict=True
+            for limit, acquired, (previous_count, previous_ttl, current_count, current_ttl) in zip(
+                limits, replies[::2], replies[1::2], strict=True
             )
         ]
+
+    def _is_reachable_now(self) -> bool:
+        """Connect when the first request comes: a thread would not survive gunicorn's fork."""
+        with self._lock:
+            if not self._used:
+                self._used = True
+                self._connect()
+                self._reachable.wait(STORE_TIMEOUT)
+        return self._reachable.is_set()
 
     def _lose(self, error: Exception) -> None:
         with self._lock:

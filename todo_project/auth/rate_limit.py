@@ -3,15 +3,14 @@
 The fields RateLimit-Policy and RateLimit are those of draft-ietf-httpapi-ratelimit-headers-10.
 """
 
-import threading
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from math import ceil
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
-from limits import RateLimitItem, parse_many
+from limits import parse_many
 from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
@@ -19,7 +18,7 @@ from rest_framework.throttling import BaseThrottle
 from todo_project.api.problems import ProblemException
 from todo_project.auth.bearer import BearerAuthentication, Owner
 from todo_project.auth.client import address
-from todo_project.auth.counters import ProcessCounters, SharedCounters
+from todo_project.auth.counters import Limit, ProcessCounters, SharedCounters
 
 if TYPE_CHECKING:  # rest_framework.views itself imports this module, for its default
     from rest_framework.views import APIView
@@ -40,12 +39,12 @@ class Limiter:
     """Limits that are counted together, under a name that is unique."""
 
     def __init__(
-        self, name: str, limits: Sequence[RateLimitItem], counters: ProcessCounters | SharedCounters
+        self, name: str, limits: Sequence[Limit], counters: ProcessCounters | SharedCounters
     ) -> None:
         self._name, self._limits, self._counters = name, limits, counters
-        self._policies = [f'"{name}-{limit.get_expiry()}s"' for limit in limits]
+        self._policies = [f'"{name}-{limit.seconds}s"' for limit in limits]
         self._policy_field = ", ".join(
-            f"{policy};q={limit.amount};w={limit.get_expiry()}"
+            f"{policy};q={limit.amount};w={limit.seconds}"
             for policy, limit in zip(self._policies, limits, strict=True)
         )
 
@@ -54,45 +53,34 @@ class Limiter:
 
         Does nothing while the store is unavailable.
         """
-        states, waits = [], []
-        windows = self._counters.count(self._limits, f"{self._name}/{key}")
-        for policy, limit, window in zip(self._policies, self._limits, windows, strict=False):
-            seconds = ceil(window.reset(limit))
-            states.append(f"{policy};r={window.remaining(limit)};t={seconds}")
-            if not window.acquired:
+        fields, waits = [], []
+        states = self._counters.count(self._limits, f"{self._name}/{key}")
+        for policy, (acquired, remaining, reset) in zip(self._policies, states, strict=False):
+            seconds = ceil(reset)
+            fields.append(f"{policy};r={remaining};t={seconds}")
+            if not acquired:
                 waits.append(max(1, seconds))
-        if states:
-            request.rate_limit_fields = {  # type: ignore[attr-defined]
-                "RateLimit-Policy": self._policy_field,
-                "RateLimit": ", ".join(states),
-            }
+        if fields:
+            request.rate_limit = self._policy_field, ", ".join(fields)  # type: ignore[attr-defined]
         if waits:
             raise RateLimited(headers={"Retry-After": str(max(waits))})
 
 
-_lock = threading.Lock()
-
-
 def limiters() -> tuple[Limiter, Limiter]:
-    """The process's limiters of requests and of failures to authenticate."""
-    with _lock:  # one set of counters, also for the first requests
-        return _limiters(
-            settings.RATE_LIMIT, settings.RATE_LIMIT_STORAGE_URL, settings.WEB_CONCURRENCY
-        )
+    """The limiters of requests, and of failures to authenticate."""
+    url = settings.RATE_LIMIT_STORAGE_URL
+    processes = 1 if url else settings.WEB_CONCURRENCY
+    counters = SharedCounters(url) if url else ProcessCounters()
+    limits = [
+        Limit(max(1, item.amount // processes), item.get_expiry())
+        for item in parse_many(settings.RATE_LIMIT or "")
+    ]
+    amount, seconds = min(limits, key=attrgetter("seconds"))
+    failures = Limit(max(1, amount // FAILURE_SHARE), seconds)
+    return Limiter("requests", limits, counters), Limiter("failures", [failures], counters)
 
 
-@lru_cache(maxsize=4)
-def _limiters(rates: str, storage_url: str | None, processes: int) -> tuple[Limiter, Limiter]:
-    def share(limit: RateLimitItem, divisor: int) -> RateLimitItem:
-        return type(limit)(max(1, limit.amount // divisor), limit.multiples)
-
-    counters = SharedCounters(storage_url) if storage_url else ProcessCounters()
-    limits = [share(limit, 1 if storage_url else processes) for limit in parse_many(rates)]
-    shortest = min(limits, key=RateLimitItem.get_expiry)
-    return (
-        Limiter("requests", limits, counters),
-        Limiter("failures", [share(shortest, FAILURE_SHARE)], counters),
-    )
+requests, failures = limiters()
 
 
 class OwnerThrottle(BaseThrottle):
@@ -102,7 +90,6 @@ class OwnerThrottle(BaseThrottle):
     """
 
     def allow_request(self, request: Request, view: "APIView") -> bool:
-        requests, _ = limiters()
         owner = request.user
         requests.hit(request._request, str(owner.id) if owner else address(request._request))
         return True
@@ -115,7 +102,6 @@ class LimitedAuthentication(BearerAuthentication):
         try:
             return super().authenticate(request)
         except (NotAuthenticated, AuthenticationFailed):
-            _, failures = limiters()
             failures.hit(request._request, address(request._request))
             raise
 
@@ -128,6 +114,6 @@ class RateLimitMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = self.get_response(request)
-        for name, value in getattr(request, "rate_limit_fields", {}).items():
-            response[name] = value
+        if (fields := getattr(request, "rate_limit", None)) is not None:
+            response["RateLimit-Policy"], response["RateLimit"] = fields
         return response
