@@ -49,11 +49,11 @@ def test_a_bad_query_is_400(admin: Client, query: str) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    [f"{ATTEMPTS}?ip_address=x", f"{USERS}?username__regex=[]", f"{ATTEMPTS}?id__in={'9' * 20}"],
+    [f"{ATTEMPTS}?ip_address=x", f"{ATTEMPTS}?id__in={'9' * 20}"],
 )
 def test_a_query_that_only_one_database_refuses_is_no_500(admin: Client, query: str) -> None:
     with transaction.atomic():
-        assert admin.get(query).status_code in (200, 400, 503)
+        assert admin.get(query).status_code in (200, 400)
         transaction.set_rollback(True)
 
 

@@ -16,7 +16,7 @@ from tools.openapi_check import CHECKED_IN
 from tools.servers import PROJECT_ROOT
 
 YAML = {"Accept": "application/yaml"}
-ALWAYS = {401, 403, 406, 413, 500, 503}
+ALWAYS = {401, 403, 406, 413, 429, 500, 503}
 BODY = ALWAYS | {400, 415, 422}
 
 OPERATIONS = {

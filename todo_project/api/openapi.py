@@ -27,7 +27,8 @@ Document = dict[str, Any]
 """A part of the OpenAPI document: `paths` and `components` as OpenAPI has them, except that
 
 - parameters, headers, links, schemas and problems are named instead of referred to;
-- `problems` of an operation are added to its responses, as is `every_problem`;
+- `problems` of an operation are added to its responses, as is `every_problem`; `every_header` is
+  added to the responses that are no problems;
 - a response or a `request` has `schema` and `examples` without the media types. An example of a
   schema in `examples` states only its differences.
 """
@@ -122,7 +123,8 @@ class OperationSchema(AutoSchema):
         response: Schema = {"description": static["description"]}
         if "schema" in static:
             response = {"content": {"application/json": self._content(static)}} | response
-        response["headers"] = refs("headers", [*static.get("headers", []), "X-Request-ID"])
+        headers = [*static.get("headers", []), *self.document["every_header"], "X-Request-ID"]
+        response["headers"] = refs("headers", headers)
         if isinstance(name := static.get("schema"), str):
             response["links"] = refs("links", self.document["links"][name])
         return response
