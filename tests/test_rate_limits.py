@@ -15,6 +15,7 @@ import pytest
 from tests.client import ALICE, BOB
 from tests.database_plugin import LiveServer, open_live_server, require_redis
 from tests.issuer import SECRET, bearer, by_secret
+from todo_project.auth.counters import Limit, ProcessCounters
 from tools.proxy import Proxy
 from tools.servers import Redis, wait_until
 
@@ -142,6 +143,22 @@ def test_a_limit_of_fewer_requests_than_processes_leaves_each_one() -> None:
     with serve(RATE_LIMIT="1/day", WEB_CONCURRENCY="2") as server:
         seen = Counter(httpx.get(server.base_url + tasks()).status_code for _ in range(40))
         assert 1 <= seen[200] <= 2
+
+
+def test_counters_in_memory_are_removed_without_a_thread_per_request() -> None:
+    """The library's own timer starts one that visits every counter."""
+    counters = ProcessCounters()
+    assert wait_until(lambda: not counters.timer.is_alive())
+    threads = threading.active_count()
+    second = Limit(10, 1)
+    for key in range(100):
+        [(acquired, remaining, _)] = counters.count([second], str(key))
+        assert (acquired, remaining) == (True, 9)
+        assert threading.active_count() == threads
+    time.sleep(2)
+    counters._next_sweep = 0
+    counters.count([second], "new")
+    assert len(counters.storage) == len(counters.expirations) == len(counters.locks) == 1
 
 
 # With Redis or Valkey -------------------------------------------------------------------------

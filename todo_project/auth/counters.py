@@ -31,15 +31,9 @@ class Limit(NamedTuple):
     """The length of the window."""
 
 
-class State(NamedTuple):
-    """A limit after a request."""
-
-    acquired: bool
-    """Whether the request is within the limit."""
-    remaining: int
-    """Requests that are allowed now."""
-    reset: float
-    """Seconds until one more is."""
+State = tuple[bool, int, float]
+"""A limit after a request: whether the request is within it, how many more are allowed now, and the
+seconds until one more is."""
 
 
 def state(
@@ -59,7 +53,7 @@ def state(
     if previous_count:
         used += previous_count * previous_ttl / seconds
         reset = min(reset, previous_ttl % (seconds / previous_count))
-    return State(acquired, max(0, amount - floor(used)), reset)
+    return acquired, max(0, amount - floor(used)), reset
 
 
 class ProcessCounters(MemoryStorage):
@@ -73,11 +67,11 @@ class ProcessCounters(MemoryStorage):
     def __init__(self) -> None:
         super().__init__()
         self._next_sweep = 0.0
+        # The library wraps the methods of a subclass, which costs more than these two do.
+        self.get = self.storage.__getitem__  # type: ignore[method-assign, assignment]
+        self.incr = self._increment  # type: ignore[method-assign]
 
-    def get(self, key: str) -> int:
-        return self.storage.get(key, 0)
-
-    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+    def _increment(self, key: str, expiry: float, amount: int = 1) -> int:
         now = time.time()
         if now > self._next_sweep:
             self._next_sweep = now + SWEEP_INTERVAL
@@ -93,8 +87,8 @@ class ProcessCounters(MemoryStorage):
         """Count a request against each limit. One that is over a limit is not counted there."""
         states = []
         for limit in limits:
-            acquired = self.acquire_sliding_window_entry(key, *limit)
-            states.append(state(limit, acquired, *self.get_sliding_window(key, limit.seconds)))
+            acquired = super().acquire_sliding_window_entry(key, *limit)
+            states.append(state(limit, acquired, *super().get_sliding_window(key, limit.seconds)))
         return states
 
 
