@@ -278,6 +278,20 @@ def test_a_store_that_goes_and_comes_back_under_load_costs_no_request(
         assert "Traceback" not in server.log()
 
 
+def test_no_request_waits_for_a_store_that_takes_more_than_50_ms(redis: Redis) -> None:
+    with Proxy(redis.port) as proxy:
+        limit = {"RATE_LIMIT": "5/minute", "RATE_LIMIT_STORAGE_URL": proxy.url(redis.url)}
+        with serve(**limit) as server, httpx.Client(base_url=server.base_url) as client:
+            assert quota(client.get(tasks())) == [4]
+            proxy.delay = 0.05
+            answers = [client.get(tasks()) for _ in range(10)]
+            assert {answer.status_code for answer in answers} == {200}
+            assert not [answer for answer in answers if "RateLimit" in answer.headers]
+            proxy.delay = 0
+            assert wait_until(lambda: client.get(tasks()).status_code == 429)
+            assert server.log().count("store is unavailable") == 1
+
+
 def test_it_starts_and_serves_without_its_store(redis: Redis) -> None:
     redis.kill()
     limit = {"RATE_LIMIT": "5/minute", "RATE_LIMIT_STORAGE_URL": redis.url}
