@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -12,6 +13,10 @@ from benchmarks import data
 from tools.servers import HOST, Server
 
 NAMES = ("service", "FastAPI", "default DRF")
+
+# The same application under other servers, and what each costs with an empty application.
+SERVICE = "todo_project.wsgi:application"
+EMPTY = "benchmarks.empty:application"
 
 
 class Web(Server):
@@ -25,23 +30,35 @@ class Web(Server):
         processes: int = 1,
         threads: int = 4,
         token: bool = False,
+        server: str = "",
+        application: str = SERVICE,
+        pinned: bool = True,
     ) -> None:
+        """One of NAMES under its own server, or `application` under a `server`."""
         super().__init__()
         self.name = name
         self._environment = data.environment(database_url, token=token) | {
             "PORT": str(self.port),
             "WEB_CONCURRENCY": str(processes),
             "WEB_THREADS": str(threads),
+            "WEB_PIN_PROCESSES": str(pinned).lower(),
         }
         gunicorn = ["gunicorn", f"--workers={processes}", f"--threads={threads}"]
-        gunicorn += [f"--bind={HOST}:{self.port}", "--no-control-socket"]
+        gunicorn += [f"--bind={HOST}:{self.port}", "--no-control-socket", "--keep-alive=75"]
+        # Not what gunicorn.conf.py in this folder says.
+        gunicorn += ["--config=python:benchmarks", "--worker-class=gthread"]
         uvicorn = ["uvicorn", f"--workers={processes}", f"--port={self.port}", "--no-access-log"]
+        granian = ["granian", f"--workers={processes}", f"--blocking-threads={threads}"]
+        granian += [f"--port={self.port}", "--interface=wsgi", "--http=1", "--no-ws", "--no-log"]
         command = {
-            "service": ["gunicorn", "--config=gunicorn.conf.py", "todo_project.wsgi"],
+            "service": ["gunicorn", "--config=gunicorn.conf.py", application],
             "FastAPI": [*uvicorn, "benchmarks.peer_fastapi:app"],
             "default DRF": [*gunicorn, "benchmarks.peer_drf:application"],
+            "gunicorn": [*gunicorn, application],
+            "granian": [*granian, application],
+            "uvicorn": [*uvicorn, "benchmarks.empty:asgi"],
         }
-        self._command = [sys.executable, "-m", *command[name]]
+        self._command = [sys.executable, "-m", *command[server or name]]
 
     def start(self) -> None:
         self._spawn(self._command, self._accepts, env=self._environment, cwd=data.ROOT)
@@ -69,9 +86,13 @@ class Web(Server):
 
 
 def cpu_seconds(processes: list[psutil.Process]) -> float:
-    """Their user and system time, and that of their children that have ended."""
-    total = 0.0
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):  # its parent has its time by now
-            total += sum(process.cpu_times()[:4])
-    return total
+    """The user and system time of all their threads, to the nanosecond.
+
+    The clock ticks of /proc/…/stat miss what runs shorter than a tick. Nothing that these servers
+    run ends while it is measured.
+    """
+    return sum(
+        int(path.read_text().split()[0]) / 1e9
+        for process in processes
+        for path in Path(f"/proc/{process.pid}/task").glob("*/schedstat")
+    )

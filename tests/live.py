@@ -60,7 +60,9 @@ class Client:
         sent = dict(headers or {})
         data = None
         if body is not None:
-            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            # An iterator goes out in chunks.
+            raw = isinstance(body, bytes | Iterator)
+            data = body if raw else json.dumps(body).encode()
             sent.setdefault("Content-Type", "application/json")
         began = time.monotonic()
         try:

@@ -222,6 +222,7 @@ DEFAULTS = {
     "CORS_ALLOWED_ORIGINS": [],
     "PORT": 8000,
     "WEB_THREADS": 4,
+    "WEB_PIN_PROCESSES": True,
     "LOG_LEVEL": "INFO",
     "TRUSTED_PROXIES": 0,
     "RATE_LIMIT": None,

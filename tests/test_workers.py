@@ -166,8 +166,15 @@ def test_with_a_worker_for_each_core_each_keeps_to_its_own(
 
 
 @pytest.mark.skipif(len(CORES) < 2, reason="there is one core")
-def test_with_fewer_workers_the_kernel_places_them(
-    live_server_factory: Callable[..., LiveServer],
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"WEB_CONCURRENCY": "1"},
+        {"WEB_CONCURRENCY": str(len(CORES)), "WEB_PIN_PROCESSES": "false"},
+    ],
+)
+def test_with_fewer_workers_or_when_told_so_the_kernel_places_them(
+    live_server_factory: Callable[..., LiveServer], variables: dict[str, str]
 ) -> None:
-    (pid,) = live_server_factory(vendor="sqlite", WEB_CONCURRENCY="1").worker_pids()
-    assert psutil.Process(pid).cpu_affinity() == CORES
+    for pid in live_server_factory(vendor="sqlite", **variables).worker_pids():
+        assert psutil.Process(pid).cpu_affinity() == CORES
