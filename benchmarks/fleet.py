@@ -26,7 +26,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.data import ROOT, environment
 from benchmarks.report import table
@@ -44,6 +44,12 @@ def manage(url: str, *arguments: str) -> str:
         command, cwd=ROOT, env=environment(url), check=True, stdout=subprocess.PIPE, text=True
     )
     return done.stdout
+
+
+class Answer(NamedTuple):
+    status: int
+    etag: str
+    task: dict[str, Any]
 
 
 class Owner:
@@ -64,26 +70,26 @@ class Owner:
         own = self._create()
         while not self.fleet.stopping.is_set():
             self._create()
-            self._replace(own)
+            own = self._replace(own)
+        self._connection.close()
 
-    def _create(self) -> Any:
+    def _create(self) -> Answer:
         key = str(uuid.uuid4())
-        _, task = self._until({201}, "POST", self.tasks, {"title": key}, {"Idempotency-Key": key})
+        made = self._until({201}, "POST", self.tasks, {"title": key}, {"Idempotency-Key": key})
         self.created.append(key)
-        return task
+        return made
 
-    def _replace(self, task: Any) -> None:
+    def _replace(self, last: Answer) -> Answer:
         """Count up in a task. After an attempt of unknown outcome a 412 may mean its success."""
         wanted = str(self.replaced + 1)
-        body = {"title": task["title"], "description": wanted, "is_completed": False}
-        path = f"{self.tasks}/{task['id']}"
-        tag = {"If-Match": f'"{task["updated_at"]}"'}
-        status, answer = self._until({200, 412}, "PUT", path, body, tag)
-        if status == 412:
-            _, answer = self._until({200}, "GET", path)
-            assert answer["description"] == wanted, (answer, wanted)
+        body = {"title": last.task["title"], "description": wanted, "is_completed": False}
+        path = f"{self.tasks}/{last.task['id']}"
+        answer = self._until({200, 412}, "PUT", path, body, {"If-Match": last.etag})
+        if answer.status == 412:
+            answer = self._until({200}, "GET", path)
+            assert answer.task["description"] == wanted, (answer, wanted)
         self.replaced += 1
-        task["updated_at"] = answer["updated_at"]
+        return answer
 
     def _until(
         self,
@@ -92,8 +98,9 @@ class Owner:
         path: str,
         body: Any = None,
         headers: dict[str, str] | None = None,
-    ) -> tuple[int, Any]:
+    ) -> Answer:
         """Ask until the answer is as expected, of another master after each failure."""
+        first = time.monotonic()
         while True:
             phase, began = self.fleet.phase, time.monotonic()
             try:
@@ -104,15 +111,15 @@ class Owner:
                     {"Content-Type": "application/json", **(headers or {})},
                 )
                 response = self._connection.getresponse()
-                status, content = response.status, response.read()
+                status, etag, content = response.status, response.headers["ETag"], response.read()
             except (OSError, http.client.HTTPException):
                 status, content = 0, b""
-                self._connection.close()
             self.fleet.record(phase, self.node, status, time.monotonic() - began)
             if status in expected:
-                return status, json.loads(content)
-            if status not in (0, 503):
+                return Answer(status, etag, json.loads(content))
+            if status not in (0, 503) or began > first + 60:
                 raise AssertionError(f"{method} {path}: {status} {content!r}")
+            self._connection.close()
             self._switch()
             time.sleep(0.02)
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from benchmarks.fleet import fleet
 from tests.database_plugin import LiveServer, open_live_server
 from tests.live import HEAD_AND_OPTIONS, OPERATIONS, REFUSED, Client, route, routes
 from tests.test_statements import LISTS
@@ -16,7 +17,6 @@ from tools.servers import Gunicorn
 
 pytestmark = pytest.mark.live
 
-WITHOUT_TASKS = {("health", "GET"), ("ready", "GET"), ("schema", "GET"), ("docs", "GET")}
 ROWS = OPERATIONS + HEAD_AND_OPTIONS + REFUSED + LISTS
 
 
@@ -43,8 +43,16 @@ def executions(node: Node, database: str) -> dict[str, int]:
 
 
 def test_every_route_has_a_row() -> None:
+    """But those that read no task."""
     missing = routes() - {route(row) for row in ROWS if row.status < 300}
-    assert {name for name, _ in missing} <= {"health", "ready", "schema", "docs", "index"}, missing
+    assert {name for name, _ in missing} == {"healthz", "readyz", "schema", "docs"}
+
+
+def test_the_counters_tell_one_shard_from_several(server: LiveServer, citus: Citus) -> None:
+    before = executions(citus.coordinator, server.database)
+    citus.coordinator.execute("SELECT count(*) FROM tasks_task", database=server.database)
+    after = executions(citus.coordinator, server.database)
+    assert {kind: after[kind] - before[kind] for kind in after} == {"single": 0, "multi": 1}
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["coordinator", "worker"])
@@ -128,3 +136,11 @@ def test_a_dead_coordinator_stops_nothing_through_another_node(
             assert client.ask("GET", "/readyz").status == 200
         finally:
             citus.coordinator.start()
+
+
+def test_a_fleet_loses_nothing_and_does_nothing_twice(citus: Citus) -> None:
+    """Parts get SIGKILL under load: see the module."""
+    with fleet(citus, "fleet") as it:
+        it.run(seconds=1)
+        assert it.faults() == []
+    citus.drop_database("fleet")
