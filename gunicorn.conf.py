@@ -21,6 +21,9 @@ graceful_timeout = 30
 timeout = 60
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
+errorlog = None  # settings.LOGGING has gunicorn's logger too
+loglevel = settings.LOG_LEVEL.lower()
+
 # The longest link of ours: search and cursor with 255 characters of four bytes each.
 limit_request_line = 8190
 # So that a token too long to be one is told so by the application: 401, in its own form.

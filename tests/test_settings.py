@@ -132,6 +132,7 @@ BAD = [
     ),
     ("MAX_TASKS_PER_OWNER", {"MAX_TASKS_PER_OWNER": "0"}),
     ("MAX_TASKS_PER_OWNER", {"MAX_TASKS_PER_OWNER": "many"}),
+    ("ACCESS_LOG", {"ACCESS_LOG": "json"}),
 ]
 
 

@@ -75,8 +75,10 @@ if RATE_LIMIT_STORAGE_URL:
         env.fail("RATE_LIMIT_STORAGE_URL", "must be a URL such as redis://host:6379/0")
     if not RATE_LIMIT:
         env.fail("RATE_LIMIT_STORAGE_URL", "is set without RATE_LIMIT")
+ACCESS_LOG = env.boolean("ACCESS_LOG", default=True)
 
 MIDDLEWARE = [
+    *(["todo_project.api.observe.ObserveMiddleware"] if ACCESS_LOG else []),
     "todo_project.api.middleware.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     *(["corsheaders.middleware.CorsMiddleware"] if CORS_ALLOWED_ORIGINS else []),
@@ -291,23 +293,21 @@ LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"request_id": {"()": "todo_project.logs.RequestIdFilter"}},
+    "filters": {
+        "gunicorn": {"()": "todo_project.logs.GunicornFilter"},
+        "once_per_second": {"()": "todo_project.logs.OncePerSecondFilter"},
+    },
     "formatters": {
-        "json": {
-            "()": "pythonjsonlogger.json.JsonFormatter",
-            "format": "{asctime}{levelname}{name}{message}{request_id}",
-            "style": "{",
-            "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
-        },
+        "json": {"()": "todo_project.logs.JSONFormatter"},
         "plain": {
-            "format": "{asctime} {levelname} {name} [{request_id}] {message}",
+            "()": "todo_project.logs.PlainFormatter",
+            "format": "{asctime} {levelname} {name} {request_id} {message}",
             "style": "{",
         },
     },
     "handlers": {
         "stderr": {
             "class": "logging.StreamHandler",
-            "filters": ["request_id"],
             "formatter": "plain" if DEBUG else "json",
         },
     },
@@ -315,9 +315,12 @@ LOGGING = {
     "loggers": {
         # Django's own handlers would print each record a second time, or send a mail.
         "django": {"handlers": [], "level": LOG_LEVEL, "propagate": True},
-        # One line per 4xx is the proxy's access log, not ours.
+        # The access log has a line for each 4xx.
         "django.request": {"level": "ERROR"},
         "django.security": {"level": "ERROR"},
         "django.db.backends": {"level": "INFO"},
+        "gunicorn.error": {"filters": ["gunicorn"], "level": LOG_LEVEL, "propagate": True},
+        # A database that is away fails every request.
+        "todo_project.api.problems": {"filters": ["once_per_second"]},
     },
 }

@@ -68,6 +68,7 @@ ENVIRONMENT = {
     "RATE_LIMIT": "",
     "RATE_LIMIT_STORAGE_URL": "",
     "MAX_TASKS_PER_OWNER": "",
+    "ACCESS_LOG": "",
 }
 
 
