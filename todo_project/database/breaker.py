@@ -52,7 +52,7 @@ class Breaker:
         self._lock = threading.Lock()
         self._cancelled_limit = max(2, threads // 2)
         self._probe_interval = max(COOL_DOWN, (REQUEST_TIMEOUT + 1) / max(1, threads // 2))
-        self._is_open = False
+        self.is_open = False
         self._opened_at = 0.0
         self._probe_at = 0.0
         self._succeeded_at = 0.0
@@ -60,10 +60,10 @@ class Breaker:
 
     def before_call(self) -> None:
         """Let the caller pass, or raise `Unavailable`."""
-        if not self._is_open or remaining() is None:
+        if not self.is_open or remaining() is None:
             return
         with self._lock:
-            if not self._is_open:
+            if not self.is_open:
                 return
             now = time.monotonic()
             if now < self._probe_at:
@@ -80,9 +80,9 @@ class Breaker:
         if outcome is Outcome.SUCCESS:
             self._succeeded_at = now
             self._cancelled = 0
-            if self._is_open:
+            if self.is_open:
                 with self._lock:
-                    self._is_open = began < self._opened_at
+                    self.is_open = began < self._opened_at
             return
         with self._lock:
             if self._succeeded_at > began + THRESHOLD:
@@ -90,11 +90,11 @@ class Breaker:
             self._cancelled += 1
             if (
                 outcome is Outcome.TIMED_OUT
-                or self._is_open
+                or self.is_open
                 or self._cancelled >= self._cancelled_limit
             ):
                 usage.breaker = "opened"
-                self._is_open = True
+                self.is_open = True
                 self._opened_at = now
                 self._probe_at = max(self._probe_at, now + COOL_DOWN)
 
