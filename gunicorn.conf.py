@@ -9,6 +9,9 @@ from typing import Any
 # A bad setting ends the master here, with one line.
 from todo_project import first_steps, settings
 
+if settings.METRICS_PORT:
+    from todo_project import exporter
+
 port = settings.PORT
 bind = f"{'127.0.0.1' if settings.DEBUG else '0.0.0.0'}:{port}"
 workers = settings.WEB_CONCURRENCY
@@ -51,8 +54,15 @@ def on_starting(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
+    if settings.METRICS_PORT:
+        exporter.start()
     if settings.DEBUG:
         print(first_steps.banner(), flush=True)
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    if settings.METRICS_PORT:
+        exporter.forget(worker.pid)
 
 
 cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

@@ -72,6 +72,7 @@ def environment(database_url: str, *, token: bool = False) -> dict[str, str]:
         "ALLOWED_HOSTS": "localhost,127.0.0.1",
         "DATABASE_URL": database_url,
         "AUTH_MODE": "none",
+        "ACCESS_LOG": "false",  # as the peers
     }
     if token:
         values |= {"AUTH_MODE": "jwt", "JWT_SECRET": JWT_SECRET}

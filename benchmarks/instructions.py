@@ -53,12 +53,14 @@ APPLICATIONS = {
     "service": "todo_project.wsgi:application",
     "with HS256": "todo_project.wsgi:application",
     "with RATE_LIMIT": "todo_project.wsgi:application",
+    "with ACCESS_LOG": "todo_project.wsgi:application",
+    "with metrics": "todo_project.wsgi:application",
     "default DRF": "benchmarks.peer_drf:application",
     "FastAPI": "benchmarks.peer_fastapi:app",
 }
 
 
-VARIANTS = ("with HS256", "with RATE_LIMIT")
+VARIANTS = ("with HS256", "with RATE_LIMIT", "with ACCESS_LOG", "with metrics")
 """The service with other settings, compared by one route."""
 
 
@@ -120,6 +122,10 @@ def _place(url: str, name: str = "service") -> dict[str, Any]:
     environment = data.environment(url, token=name == "with HS256")
     if name == "with RATE_LIMIT":
         environment["RATE_LIMIT"] = "1000000/minute"
+    if name == "with ACCESS_LOG":
+        environment["ACCESS_LOG"] = "true"
+    if name == "with metrics":
+        environment["METRICS_PORT"] = "9000"  # nobody listens there
     return {"cwd": data.ROOT, "env": environment}
 
 
@@ -167,6 +173,8 @@ def _total(part: Path) -> int:
 
 
 def _inside(name: str, routes: Sequence[str], *, profile: bool) -> None:
+    if name == "with metrics":  # as gunicorn.conf.py does
+        importlib.import_module("todo_project.exporter")
     module, attribute = APPLICATIONS[name].split(":")
     application = getattr(importlib.import_module(module), attribute)
     headers = {"HTTP_AUTHORIZATION": f"Bearer {clients.token(1)}"} if name == "with HS256" else {}

@@ -133,6 +133,11 @@ BAD = [
     ("MAX_TASKS_PER_OWNER", {"MAX_TASKS_PER_OWNER": "0"}),
     ("MAX_TASKS_PER_OWNER", {"MAX_TASKS_PER_OWNER": "many"}),
     ("ACCESS_LOG", {"ACCESS_LOG": "json"}),
+    ("METRICS_PORT", {"METRICS_PORT": "0"}),
+    ("METRICS_PORT", {"METRICS_PORT": "on"}),
+    ("METRICS_PORT", {"METRICS_PORT": "8000"}),
+    ("METRICS_HOST", {"METRICS_HOST": "localhost"}),
+    ("METRICS_HOST", {"METRICS_HOST": "127.0.0.1:9000"}),
 ]
 
 

@@ -1,5 +1,6 @@
 """Settings, all from the environment or a `.env` file. README.md has the table."""
 
+import ipaddress
 import re
 import secrets
 
@@ -75,10 +76,12 @@ if RATE_LIMIT_STORAGE_URL:
         env.fail("RATE_LIMIT_STORAGE_URL", "must be a URL such as redis://host:6379/0")
     if not RATE_LIMIT:
         env.fail("RATE_LIMIT_STORAGE_URL", "is set without RATE_LIMIT")
+
 ACCESS_LOG = env.boolean("ACCESS_LOG", default=True)
+METRICS_PORT = env.integer("METRICS_PORT", default=0, low=1, high=65535)  # 0: no metrics
 
 MIDDLEWARE = [
-    *(["todo_project.api.observe.ObserveMiddleware"] if ACCESS_LOG else []),
+    *(["todo_project.api.observe.ObserveMiddleware"] if ACCESS_LOG or METRICS_PORT else []),
     "todo_project.api.middleware.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     *(["corsheaders.middleware.CorsMiddleware"] if CORS_ALLOWED_ORIGINS else []),
@@ -282,6 +285,13 @@ CORS_EXPOSE_HEADERS = [
 # gunicorn.conf.py's, read here so that a bad one stops every command -------------------------
 
 PORT = env.integer("PORT", default=8000, low=1, high=65535)
+if METRICS_PORT == PORT:
+    env.fail("METRICS_PORT", "is PORT: metrics have a port of their own")
+METRICS_HOST = env.text("METRICS_HOST") or "127.0.0.1"
+try:
+    ipaddress.ip_address(METRICS_HOST)
+except ValueError:
+    env.fail("METRICS_HOST", f"must be an IP address such as 127.0.0.1, not {METRICS_HOST!r}")
 WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", default=cpus.available(), low=1, high=256)
 WEB_THREADS = env.integer("WEB_THREADS", default=4, low=1, high=256)
 WEB_PIN_PROCESSES = env.boolean("WEB_PIN_PROCESSES", default=True)

@@ -69,6 +69,8 @@ ENVIRONMENT = {
     "RATE_LIMIT_STORAGE_URL": "",
     "MAX_TASKS_PER_OWNER": "",
     "ACCESS_LOG": "",
+    "METRICS_PORT": "",
+    "METRICS_HOST": "",
 }
 
 

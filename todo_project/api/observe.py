@@ -7,11 +7,14 @@ from uuid import UUID
 
 import orjson
 from django.conf import settings
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from todo_project import logs
 from todo_project.api.problems import MEDIA_TYPE
 from todo_project.database.deadline import usage
+
+if settings.METRICS_PORT:
+    from todo_project import metrics
 
 
 class ObserveMiddleware:
@@ -19,16 +22,24 @@ class ObserveMiddleware:
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
+        # To read a setting takes 2,000 instructions.
+        self.logs = settings.ACCESS_LOG
+        self.counts = bool(settings.METRICS_PORT)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         started = perf_counter()
         usage.reset()
+        if self.counts:
+            metrics.begin()
         response = self.get_response(request)
         seconds = perf_counter() - started
         match = request.resolver_match
-        route = match and f"/{match.route}"
-        code = problem_code(response) if response.status_code >= 400 else None
-        if settings.ACCESS_LOG:
+        route = f"/{match.route}" if match else None
+        status = response.status_code
+        code = problem_code(response) if status >= 400 else None
+        if self.counts:
+            metrics.end(route or "unmatched", str(request.method), status, code, seconds)
+        if self.logs:
             logs.write_request(
                 {
                     "time": datetime.now(UTC),
@@ -37,12 +48,12 @@ class ObserveMiddleware:
                     "request_id": response.headers.get("X-Request-ID"),
                     "method": request.method,
                     "route": route,
-                    "status": response.status_code,
+                    "status": status,
                     "code": code,
-                    "duration_ms": round(seconds * 1000, 3),
-                    "bytes": None if response.streaming else len(response.content),
+                    "duration_ms": milliseconds(seconds),
+                    "bytes": len(response.content) if isinstance(response, HttpResponse) else None,
                     "owner": owner(request),
-                    "database_ms": round(usage.seconds * 1000, 3),
+                    "database_ms": milliseconds(usage.seconds),
                     "round_trips": usage.round_trips,
                     "retries": usage.retries,
                     "breaker": usage.breaker or None,
@@ -51,19 +62,25 @@ class ObserveMiddleware:
         return response
 
 
+def milliseconds(seconds: float) -> float:
+    """To the microsecond; round() takes five times as long."""
+    return int(seconds * 1e6) / 1e3
+
+
 def problem_code(response: HttpResponseBase) -> str | None:
     """The `code` of a problem (RFC 9457), whoever made the response; None for a page."""
     data = getattr(response, "data", None)
-    if data is None and response.get("Content-Type") == MEDIA_TYPE and not response.streaming:
+    if data is None and response.get("Content-Type") == MEDIA_TYPE:
+        assert isinstance(response, HttpResponse)
         data = orjson.loads(response.content or b"{}")  # HEAD has none
     return data.get("code") if isinstance(data, dict) else None
 
 
 def owner(request: HttpRequest) -> UUID | None:
     """The token's subject, or else the user of the path, who may be anybody's claim."""
-    kwargs = request.resolver_match.kwargs if request.resolver_match else {}
-    if "user_id" not in kwargs:
+    named = request.resolver_match.kwargs.get("user_id") if request.resolver_match else None
+    if named is None:  # the admin has users of its own, whom to ask for is a query
         return None
-    subject = getattr(getattr(request, "user", None), "id", None)
-    named = subject or kwargs["user_id"]
+    subject = getattr(request, "user", None)
+    named = named if subject is None else subject.id
     return named if isinstance(named, UUID) else None

@@ -77,6 +77,11 @@ class KeySet:
         self._done.set()
         self._started = self._next_fetch = 0.0
 
+    @property
+    def fetched_at(self) -> float:
+        """When the set in use was fetched, by the monotonic clock; 0 if none was."""
+        return self._fetched.at if self._fetched else 0.0
+
     def key(self, kid: str) -> Key:
         """The key of that id.
 

@@ -25,7 +25,7 @@ class Usage(threading.local):
     "probe" while open, or "opened" because of it."""
 
     def reset(self) -> None:
-        self.__dict__.clear()  # the class has the defaults; to set each takes 3,000 instructions more
+        self.__dict__.clear()  # to set each takes 3,000 instructions more
 
 
 class _Deadline(threading.local):

@@ -1,0 +1,240 @@
+"""Metrics: added up over gunicorn's processes, dead ones too, on a port of their own."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.client import NOBODYS
+from tests.database_plugin import LiveServer, open_live_server
+from tests.issuer import Issuer, Key, bearer
+from tests.live import TASKS, Client, at_once, lock, waiting
+from todo_project import metrics
+from tools.servers import HOST, PROJECT_ROOT, free_port, wait_until
+
+MONITORING = PROJECT_ROOT / "docs" / "monitoring"
+COUNT = "http_request_duration_seconds_count"
+TRIPS = "database_round_trips_total"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LiveServer]:
+    with open_live_server(METRICS_PORT=str(free_port())) as server:
+        yield server
+
+
+def scrape(server: LiveServer) -> str:
+    port = server.environment["METRICS_PORT"]
+    with urlopen(f"http://{HOST}:{port}/metrics", timeout=10) as response:
+        return response.read().decode()
+
+
+def value(server: LiveServer, name: str, **labels: str) -> float:
+    """The sum of the series of that name that have those labels."""
+    families = text_string_to_metric_families(scrape(server))
+    samples = [sample for family in families for sample in family.samples if sample.name == name]
+    return sum(s.value for s in samples if labels.items() <= s.labels.items())
+
+
+def ask(server: LiveServer, clients: int, path: str = TASKS) -> None:
+    """Ask once from each of so many connections, which both processes accept."""
+
+    def ask_once(_: int) -> None:
+        with Client(server) as client:
+            client.ask("GET", path)
+
+    at_once(clients, ask_once)
+
+
+def folders() -> set[str]:
+    return {name for name in os.listdir("/dev/shm") if name.startswith("todo-metrics-")}
+
+
+@pytest.mark.live
+def test_counts_add_up_over_processes_and_after_one_died(server: LiveServer) -> None:
+    route = {"route": "/api/<uuid:user_id>/tasks", "method": "GET", "status": "200"}
+    count, trips = value(server, COUNT, **route), value(server, TRIPS)
+    ask(server, 40)
+    assert value(server, COUNT, **route) == count + 40
+    assert wait_until(lambda: value(server, TRIPS) >= trips + 40)  # written every second
+    assert value(server, "http_request_duration_seconds_bucket", **route, le="+Inf") == count + 40
+    assert value(server, "database_connections") >= 2
+
+    with ThreadPoolExecutor() as pool:
+        with lock(server):  # both die in the middle of a request
+            asked = [pool.submit(ask, server, 1) for _ in range(4)]
+            assert wait_until(lambda: value(server, "http_requests_in_flight") == 4)
+            for pid in server.worker_pids():
+                os.kill(pid, signal.SIGKILL)
+        for future in asked:
+            assert future.exception(30)
+    assert wait_until(lambda: len(server.worker_pids()) == 2)
+    assert value(server, COUNT, **route) == count + 40
+    assert value(server, "http_requests_in_flight") == 0
+    assert value(server, "database_connections") == 0
+    ask(server, 10)
+    assert value(server, COUNT, **route) == count + 50
+
+    os.kill(server.pid, signal.SIGHUP)
+    assert wait_until(lambda: server.log().count("Booting worker") >= 6)
+    ask(server, 10)
+    assert value(server, COUNT, **route) == count + 60
+
+
+@pytest.mark.live
+def test_errors_are_counted_by_their_code_and_no_client_makes_a_series(server: LiveServer) -> None:
+    def counts() -> list[float]:
+        return [
+            value(server, "http_problems_total", code="not_found"),
+            value(server, COUNT, route="unmatched", status="404"),
+            value(server, COUNT, method="other", status="405"),
+        ]
+
+    before = counts()
+    with Client(server) as client:
+        for number in range(5):
+            client.ask("GET", f"/nothing/{number}")
+            client.ask("GET", f"{TASKS}/{NOBODYS}")
+            client.ask(f"ODD{number}", TASKS)
+    assert [after - count for after, count in zip(counts(), before, strict=True)] == [10, 5, 5]
+    assert "ODD" not in scrape(server)
+
+
+@pytest.mark.live
+def test_a_database_that_hangs_shows() -> None:
+    port = str(free_port())
+    with open_live_server(METRICS_PORT=port, WEB_CONCURRENCY="1") as server, lock(server):
+        ask(server, 4)
+        assert wait_until(lambda: value(server, "database_breaker_open") == 1)
+        ask(server, 1)
+        assert value(server, "database_breaker_events_total", event="opened") >= 1
+        assert value(server, "database_breaker_events_total", event="refused") >= 1
+        assert value(server, "http_problems_total", code="database_unavailable") == 5
+        assert wait_until(lambda: value(server, "database_wait_seconds_total") > 4)
+        assert waiting(server) <= 4
+
+
+@pytest.mark.live
+def test_the_keys_have_the_time_of_their_fetch() -> None:
+    jwt = {"AUTH_MODE": "jwt", "METRICS_PORT": str(free_port())}
+    key = Key("EdDSA")
+    with (
+        Issuer(key) as issuer,
+        open_live_server("sqlite", JWT_JWKS_URL=issuer.url, **jwt) as server,
+    ):
+        name = "token_keys_fetched_timestamp_seconds"
+        assert value(server, name) == 0
+        before = time.time()
+        with Client(server) as client:
+            token = bearer(key.sign())
+            assert client.ask("GET", TASKS, headers=token).status == 200
+            assert client.ask("GET", TASKS, headers=bearer("x")).status == 401
+        assert wait_until(lambda: value(server, name) > before - 1)
+        assert value(server, name) <= time.time() + 1
+        assert value(server, "http_problems_total", code="invalid_token") == 1
+
+
+@pytest.mark.live
+def test_metrics_are_on_loopback_and_never_on_the_public_port(server: LiveServer) -> None:
+    def listening() -> set[tuple[str, int]]:
+        connections = psutil.Process(server.pid).net_connections()
+        return {tuple(each.laddr) for each in connections if each.status == psutil.CONN_LISTEN}
+
+    assert listening() == {
+        ("0.0.0.0", server.port),
+        (HOST, int(server.environment["METRICS_PORT"])),
+    }
+    with Client(server) as client:
+        assert client.ask("GET", "/metrics").status == 404
+
+
+@pytest.mark.live
+def test_without_a_port_there_is_nothing() -> None:
+    before = folders()
+    with open_live_server("sqlite") as server:
+        assert len(psutil.Process(server.pid).net_connections()) == 1
+        assert folders() == before
+
+
+@pytest.mark.live
+def test_a_port_in_use_is_told_and_waited_for(
+    live_server_factory: Callable[..., LiveServer],
+) -> None:
+    before = folders()
+    first = live_server_factory("sqlite", METRICS_PORT=str(free_port()))
+    ask(first, 3, "/healthz")
+    second = live_server_factory("sqlite", METRICS_PORT=first.environment["METRICS_PORT"])
+    assert wait_until(lambda: "METRICS_PORT: [Errno 98]" in second.log())
+    assert len(folders() - before) == 2
+    first.stop()
+    assert wait_until(lambda: len(folders() - before) == 1)
+    ask(second, 1, "/nothing")
+    assert wait_until(lambda: is_up(second))
+    assert value(second, COUNT, status="404") == 1
+    second.stop()
+    assert folders() == before
+
+
+def is_up(server: LiveServer) -> bool:
+    try:
+        return bool(scrape(server))
+    except OSError:
+        return False
+
+
+# The files of docs/monitoring --------------------------------------------------------------------
+
+
+def promtool(*arguments: str | Path, text: str | None = None) -> None:
+    if shutil.which("promtool") is None:
+        reason = "promtool is not installed (apt-get install prometheus)"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    done = subprocess.run(
+        ["promtool", *arguments], input=text, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.live
+def test_promtool_accepts_what_is_served(server: LiveServer) -> None:
+    promtool("check", "metrics", text=scrape(server))
+
+
+def test_promtool_accepts_the_alert_rules() -> None:
+    promtool("check", "rules", MONITORING / "alerts.yaml")
+    promtool("test", "rules", MONITORING / "alerts_test.yaml")
+
+
+def expressions(node: Any) -> Iterator[str]:
+    """The queries of a dashboard."""
+    if isinstance(node, dict):
+        if "expr" in node:
+            yield node["expr"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for each in node:
+            yield from expressions(each)
+
+
+def test_the_files_and_the_page_name_the_metrics_that_there_are() -> None:
+    kinds = (Counter, Gauge, Histogram)
+    made = {m.describe()[0].name for m in vars(metrics).values() if isinstance(m, kinds)}
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+    queries = "\n".join([*expressions(dashboard), (MONITORING / "alerts.yaml").read_text()])
+    named = re.findall(r"\b((?:http|database|token)_\w+?)(?:_total|_count|_bucket)?[{\[]", queries)
+    assert set(named) == made
+    page = (PROJECT_ROOT / "docs" / "monitoring.md").read_text().partition("## Metrics")[2]
+    assert set(re.findall(r"^\| `((?:http|database|token)_\w+)", page, re.MULTILINE)) == made

@@ -1,0 +1,61 @@
+"""The port of the metrics: a thread of gunicorn's master adds up what its processes have counted.
+
+For gunicorn.conf.py, and imported before `metrics`: the client library decides when it is imported
+whether it counts in files.
+"""
+
+import atexit
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+
+from todo_project import env, settings
+
+logger = logging.getLogger(__name__)
+
+try:
+    # In memory where there is such a folder: a disk could make a request wait.
+    memory = "/dev/shm"  # noqa: S108
+    directory = tempfile.mkdtemp("", "todo-metrics-", memory if os.path.isdir(memory) else None)
+except OSError as error:
+    env.fail("METRICS_PORT", f"needs a folder for its counts: {error}")
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+
+
+@atexit.register
+def remove_directory(owner: int = os.getpid()) -> None:
+    if os.getpid() == owner:  # workers inherit this
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def start() -> None:
+    threading.Thread(target=serve, daemon=True).start()
+
+
+def serve() -> None:
+    """Listen, as soon as the port is free: it is not yet when a new master takes over."""
+    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, directory)
+    told = False
+    while True:
+        try:
+            start_http_server(settings.METRICS_PORT, settings.METRICS_HOST, registry)
+            return
+        except OSError as error:
+            if not told:
+                logger.error("METRICS_PORT: %s", error)
+            told = True
+            time.sleep(1)
+
+
+def forget(pid: int) -> None:
+    """Drop the gauges of a process that has ended; its counters stay in the sums."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(pid)
