@@ -61,7 +61,8 @@ class Process:
 
     def __init__(self) -> None:
         self.running: list[None] = []  # one for each request that has a thread
-        self.waits: deque[tuple[int, float]] = deque()  # round trips and seconds of requests
+        # Round trips and seconds of each request; should the writer fail, not without end.
+        self.waits: deque[tuple[int, float]] = deque(maxlen=100_000)
         self.connections: WeakSet[Any] = WeakSet()
         self.writer: threading.Thread | None = None
 

@@ -24,6 +24,7 @@ class ObserveMiddleware:
         self.get_response = get_response
         # To read a setting takes 2,000 instructions.
         self.logs = settings.ACCESS_LOG
+        self.line = logs.plain_line if settings.DEBUG else logs.json_line
         self.counts = bool(settings.METRICS_PORT)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
@@ -40,25 +41,24 @@ class ObserveMiddleware:
         if self.counts:
             metrics.end(route or "unmatched", str(request.method), status, code, seconds)
         if self.logs:
-            logs.write_request(
-                {
-                    "time": datetime.now(UTC),
-                    "level": "INFO",
-                    "logger": "access",
-                    "request_id": response.headers.get("X-Request-ID"),
-                    "method": request.method,
-                    "route": route,
-                    "status": status,
-                    "code": code,
-                    "duration_ms": milliseconds(seconds),
-                    "bytes": len(response.content) if isinstance(response, HttpResponse) else None,
-                    "owner": owner(request),
-                    "database_ms": milliseconds(usage.seconds),
-                    "round_trips": usage.round_trips,
-                    "retries": usage.retries,
-                    "breaker": usage.breaker or None,
-                }
-            )
+            fields = {
+                "time": datetime.now(UTC),
+                "level": "INFO",
+                "logger": "access",
+                "request_id": response.headers.get("X-Request-ID"),
+                "method": request.method,
+                "route": route,
+                "status": status,
+                "code": code,
+                "duration_ms": milliseconds(seconds),
+                "bytes": len(response.content) if isinstance(response, HttpResponse) else None,
+                "owner": owner(request),
+                "database_ms": milliseconds(usage.seconds),
+                "round_trips": usage.round_trips,
+                "retries": usage.retries,
+                "breaker": usage.breaker or None,
+            }
+            logs.write(self.line(fields))
         return response
 
 
