@@ -59,8 +59,8 @@ def ask(server: LiveServer, clients: int, path: str = TASKS) -> None:
     at_once(clients, ask_once)
 
 
-def folders() -> set[str]:
-    return {name for name in os.listdir("/dev/shm") if name.startswith("todo-metrics-")}
+def folders(server: LiveServer) -> list[Path]:
+    return list(server.folder.glob("todo-metrics-*"))
 
 
 @pytest.mark.live
@@ -163,29 +163,25 @@ def test_metrics_are_on_loopback_and_never_on_the_public_port(server: LiveServer
 
 @pytest.mark.live
 def test_without_a_port_there_is_nothing() -> None:
-    before = folders()
     with open_live_server("sqlite") as server:
         assert len(psutil.Process(server.pid).net_connections()) == 1
-        assert folders() == before
+        assert folders(server) == []
 
 
 @pytest.mark.live
 def test_a_port_in_use_is_told_and_waited_for(
     live_server_factory: Callable[..., LiveServer],
 ) -> None:
-    before = folders()
     first = live_server_factory("sqlite", METRICS_PORT=str(free_port()))
     ask(first, 3, "/healthz")
     second = live_server_factory("sqlite", METRICS_PORT=first.environment["METRICS_PORT"])
     assert wait_until(lambda: "METRICS_PORT: [Errno 98]" in second.log())
-    assert len(folders() - before) == 2
+    assert len(folders(first)) == 1
     first.stop()
-    assert wait_until(lambda: len(folders() - before) == 1)
+    assert folders(first) == []
     ask(second, 1, "/nothing")
     assert wait_until(lambda: is_up(second))
     assert value(second, COUNT, status="404") == 1
-    second.stop()
-    assert folders() == before
 
 
 def is_up(server: LiveServer) -> bool:

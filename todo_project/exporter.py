@@ -16,10 +16,10 @@ from todo_project import env, settings
 
 logger = logging.getLogger(__name__)
 
+# In memory where there is such a folder: a disk could make a request wait.
+memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108
 try:
-    # In memory where there is such a folder: a disk could make a request wait.
-    memory = "/dev/shm"  # noqa: S108
-    directory = tempfile.mkdtemp("", "todo-metrics-", memory if os.path.isdir(memory) else None)
+    directory = tempfile.mkdtemp(prefix="todo-metrics-", dir=os.environ.get("TMPDIR") or memory)
 except OSError as error:
     env.fail("METRICS_PORT", f"needs a folder for its counts: {error}")
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory

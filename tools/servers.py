@@ -602,12 +602,13 @@ class Redis(Server):
 class Gunicorn(Server):
     """The service itself, started as in production, on a free port.
 
-    `environment` is the whole environment of the process, but for PATH, HOME and PORT.
+    `environment` is the whole environment of the process, but for PATH, HOME, PORT and TMPDIR.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         super().__init__()
-        self.environment = {**CLEAN_ENVIRONMENT, **environment, "PORT": str(self.port)}
+        own = {"PORT": str(self.port), "TMPDIR": str(self.folder)}
+        self.environment = {**CLEAN_ENVIRONMENT, **environment, **own}
         self.base_url = f"http://{HOST}:{self.port}"
 
     def start(self) -> None:
