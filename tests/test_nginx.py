@@ -1,0 +1,180 @@
+"""docs/deployment/nginx.conf in a real nginx, in front of the service, over TLS."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.client import ALICE
+from tests.database_plugin import LiveServer, open_live_server
+from tools.servers import HOST, PROJECT_ROOT, Server
+
+pytestmark = pytest.mark.live
+
+NAME = "api.example.com"
+TASKS = f"/api/{ALICE}/tasks"
+PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+class Nginx(Server):
+    """nginx with the documented file, in which only ports and paths are others."""
+
+    def __init__(self, upstream: int) -> None:
+        super().__init__()
+        self.certificate = self._certify()
+        site = (PROJECT_ROOT / "docs/deployment/nginx.conf").read_text()
+        for documented, here in {
+            "listen 443 ssl;": f"listen {HOST}:{self.port} ssl;",
+            "    listen [::]:443 ssl;\n": "",
+            "127.0.0.1:8000": f"{HOST}:{upstream}",
+            f"/etc/letsencrypt/live/{NAME}": str(self.folder),
+            "/var/log/nginx/todo.log": str(self.folder / "access.log"),
+        }.items():
+            assert documented in site
+            site = site.replace(documented, here)
+        temporary = "".join(
+            f"{kind}_temp_path {self.folder};"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        user = "user root;" if os.geteuid() == 0 else ""
+        self._config = self._write(
+            "nginx.conf",
+            f"{user} daemon off; pid {self.folder}/pid; error_log stderr; events {{}}\n"
+            f"http {{ {temporary} gzip on; gzip_types *; include {self._write('site', site)}; }}",
+        )
+
+    def _certify(self) -> Path:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
+        now = datetime.now(UTC)
+        certificate = (
+            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        pem = serialization.Encoding.PEM
+        private = key.private_bytes(
+            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        self._write("privkey.pem", private.decode())
+        return self._write("fullchain.pem", certificate.public_bytes(pem).decode())
+
+    def start(self) -> None:
+        assert PROGRAM
+        self._spawn([PROGRAM, "-c", self._config], self._listens)
+
+    def _listens(self) -> bool:
+        with suppress(OSError), socket.create_connection((HOST, self.port), 1):
+            return True
+        return False
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[LiveServer]:
+    with open_live_server(ALLOWED_HOSTS=NAME, WEB_CONCURRENCY="1") as server:
+        yield server
+
+
+@pytest.fixture
+def nginx(service: LiveServer) -> Iterator[Nginx]:
+    if PROGRAM is None:
+        reason = "nginx is not installed (apt-get install nginx-light)"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    with Nginx(service.port) as server:
+        yield server
+
+
+@pytest.fixture
+def client(nginx: Nginx) -> Iterator[httpx.Client]:
+    tls = ssl.create_default_context(cafile=nginx.certificate)
+    with httpx.Client(
+        base_url=f"https://{HOST}:{nginx.port}", verify=tls, timeout=30, headers={"Host": NAME}
+    ) as client:
+        # The certificate is for the name, the connection goes to the address.
+        client.event_hooks["request"] = [
+            lambda request: request.extensions.update(sni_hostname=NAME)
+        ]
+        yield client
+
+
+def assert_is_problem(answer: httpx.Response, status: int, code: str) -> None:
+    assert (answer.status_code, answer.headers["Content-Type"]) == (
+        status,
+        "application/problem+json",
+    )
+    assert (answer.json()["status"], answer.json()["code"]) == (status, code)
+    assert answer.headers["X-Request-ID"] == "from-the-client"
+
+
+def test_requests_pass_through_as_they_are(client: httpx.Client, nginx: Nginx) -> None:
+    created = client.post(TASKS, json={"title": "x" * 200}, headers={"X-Request-ID": "mine.1"})
+    assert created.status_code == 201
+    assert created.headers["X-Request-ID"] == "mine.1"
+    assert "max-age" in created.headers["Strict-Transport-Security"]
+    path, tag = created.headers["Location"], created.headers["ETag"]
+    assert client.get(path, headers={"If-None-Match": tag}).status_code == 304
+    read = client.get(path)  # with Accept-Encoding
+    assert (read.headers["ETag"], "Content-Encoding" in read.headers) == (tag, False)
+    body = iter([b'{"is_completed":', b" true}"])  # chunked
+    json = {"Content-Type": "application/json", "If-Match": tag}
+    done = client.patch(f"{path}/complete", content=body, headers=json)
+    assert (done.status_code, done.json()["is_completed"]) == (200, True)
+    replaced = client.get(f"{TASKS}?search=secret-word", headers={"X-Request-ID": "bad id"})
+    assert len(replaced.headers["X-Request-ID"]) == 32
+    log = (nginx.folder / "access.log").read_text()
+    assert f'"POST {TASKS}" 201' in log
+    assert replaced.headers["X-Request-ID"] in log
+    assert "secret-word" not in log
+
+
+def test_another_host_and_plain_http_are_refused(client: httpx.Client, nginx: Nginx) -> None:
+    assert client.get(TASKS, headers={"Host": "evil.example"}).json()["code"] == "invalid_host"
+    assert httpx.get(f"http://{HOST}:{nginx.port}{TASKS}").status_code == 400
+
+
+def test_a_body_past_its_limit_is_413_as_is_one_past_the_services(client: httpx.Client) -> None:
+    client.headers["X-Request-ID"] = "from-the-client"
+    for size in (100_000, 2_000_000):
+        answer = client.post(TASKS, content=b"[" * size)
+        assert_is_problem(answer, 413, "content_too_large")
+
+
+def test_attempts_to_log_in_are_limited_and_nothing_else(client: httpx.Client) -> None:
+    client.headers["X-Request-ID"] = "from-the-client"
+    login = "/admin/login/"
+    assert {client.get(login).status_code for _ in range(30)} == {200}
+    attempts = [client.post(login, data={"username": "x"}) for _ in range(20)]
+    assert [answer.status_code for answer in attempts[:11]] == [403] * 11  # no CSRF token
+    assert_is_problem(attempts[-1], 429, "too_many_attempts")
+    assert int(attempts[-1].headers["Retry-After"]) > 0
+    for path, status in ((login, 200), ("/admin/", 302), (TASKS, 200)):
+        assert {client.get(path).status_code for _ in range(30)} == {status}
+    assert client.post(TASKS, json={"title": "x"}).status_code == 201
+
+
+def test_a_service_that_is_away_is_502_until_it_is_back(
+    client: httpx.Client, service: LiveServer
+) -> None:
+    client.headers["X-Request-ID"] = "from-the-client"
+    assert client.get("/healthz").status_code == 200
+    service.stop()
+    answer = client.get(TASKS)
+    assert_is_problem(answer, 502, "bad_gateway")
+    assert int(answer.headers["Retry-After"]) > 0
+    service.start()
+    assert client.get(TASKS).status_code == 200
