@@ -7,11 +7,9 @@ scattered as random ones.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import psycopg
 
+from tasks.management.commands.load_demo import task_id, user_id  # noqa: F401  # for clients
 from tools.servers import PostgreSQL
 
 ROOT = Path(__file__).parent.parent
@@ -50,14 +49,6 @@ SELECT md5('task' || n)::uuid,
        timestamptz '2025-01-01Z' + n * interval '1.000007 second'
   FROM generate_series(%s::int, %s::int) AS n
 """
-
-
-def user_id(user: int) -> uuid.UUID:
-    return uuid.UUID(hashlib.md5(b"user%d" % user).hexdigest())
-
-
-def task_id(task: int) -> uuid.UUID:
-    return uuid.UUID(hashlib.md5(b"task%d" % task).hexdigest())
 
 
 def environment(database_url: str, *, token: bool = False) -> dict[str, str]:
