@@ -24,8 +24,8 @@ PATHS = [*PAGES, TASKS, f"/api/{ALICE}/tasks/x", "/nothing", "/healthz", "/api/s
 
 
 def production() -> dict[str, str]:
-    """The environment that docs/deployment.md shows, with its placeholders filled in."""
-    document = (PROJECT_ROOT / "docs/deployment.md").read_text()
+    """The environment that docs/deployment/install.md shows, with its placeholders filled in."""
+    document = (PROJECT_ROOT / "docs/deployment/install.md").read_text()
     block = re.search(r"```dotenv\n(.+?)```", document, re.DOTALL)
     assert block
     shown = dict(line.split("=", 1) for line in block[1].splitlines())
