@@ -1,21 +1,58 @@
-"""Tasks for operators."""
+"""Tasks for operators.
+
+The list shows the tasks of one owner at a time, so that every page and every action is narrowed to
+one owner, whatever the number of tasks.
+"""
 
 import re
-from typing import Any
+from datetime import timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.widgets import AdminTextareaWidget
 from django.db import models
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from django.urls import reverse_lazy
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse, reverse_lazy
+from django.utils import timezone
+from django.utils.html import format_html
 
 from tasks.models import Task
 from todo_project.api.converters import parse_uuid
 
 # "View site": there is nothing at /
 admin.site.site_url = reverse_lazy("docs")  # type: ignore[assignment]
+
+HELP = "Paste a user's id to see their tasks, or a task's id, in full."
+
+
+class Search(NamedTuple):
+    """What the search box asks for: `owner` and, of their tasks, one or those with the words."""
+
+    owner: UUID | None = None
+    task: UUID | None = None
+    words: str = ""
+    totals: dict[str, Any] | None = None
+    """Of all of the owner's tasks, see `TaskQuerySet.totals`."""
+    problem: str = HELP
+    """Why there is no owner."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Search":
+        first, *rest = text.split(maxsplit=1)
+        words = "".join(rest)
+        id = parse_uuid(first)
+        if id is None:
+            help = f"“{first}” is not an id. {HELP} Words of a title may follow the user's id."
+            return cls(problem=help)
+        if totals := Task.objects.owned_by(id).totals():
+            return cls(id, words=words, totals=totals)
+        if not words and (task := Task.objects.filter(id=id).first()):
+            owner = Task.objects.owned_by(task.user_id)
+            return cls(task.user_id, task=id, totals=owner.totals())
+        return cls(problem=f"{id} is the id of no task and of no user who has tasks.")
 
 
 class LinesField(forms.CharField):
@@ -28,14 +65,71 @@ class LinesField(forms.CharField):
         return self.to_python(initial) != self.to_python(data)
 
 
+class AgeFilter(admin.SimpleListFilter):
+    title = "age"
+    parameter_name = "age"
+    # Days; "-" is younger than.
+    names = {
+        "-1": "Less than a day",
+        "-7": "Less than 7 days",
+        "-30": "Less than 30 days",
+        "30": "30 days or more",
+        "365": "365 days or more",
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return list(self.names.items())
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Task]) -> QuerySet[Task]:
+        value = self.value()
+        if value not in self.names:
+            return queryset
+        then = timezone.now() - timedelta(days=abs(int(value)))
+        return queryset.filter(**{f"created_at__{'gt' if int(value) < 0 else 'lte'}": then})
+
+
 @admin.register(Task)
 class TaskAdmin(admin.ModelAdmin):
-    fields = [*Task.resource.writable, *Task.resource.read_only]
-    readonly_fields = Task.resource.read_only
-    list_display = ["title", "user_id", "is_completed", "created_at", "updated_at"]
-    list_filter = Task.resource.filterable
-    search_fields = ["id"]  # shows the box; get_search_results does the search
-    search_help_text = "A task's id or a user's id, in full"
+    readonly_fields = ["owner" if n == "user_id" else n for n in Task.resource.read_only]
+    fields = [*Task.resource.writable, *readonly_fields]
+    list_display = ["title", *Task.resource.filterable, "id", "created_at", "updated_at"]
+    list_filter = [*Task.resource.filterable, AgeFilter]
+    sortable_by = Task.resource.orderable
+    search_fields = ["title"]
+    search_help_text = "A task's id, or a user's id and, if you like, words of a title"
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+
+    class Media:
+        css = {"all": ["tasks/admin.css"]}
+
+    # The list -----------------------------------------------------------------------------
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        text = request.GET.get("q", "").strip()
+        search = Search.parse(text) if text else Search()
+        request.search = search  # type: ignore[attr-defined]
+        return super().changelist_view(request, {**(extra_context or {}), "search": search})
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Task], search_term: str
+    ) -> tuple[QuerySet[Task], bool]:
+        search: Search = request.search  # type: ignore[attr-defined]
+        if search.owner is None:
+            return queryset.none(), False
+        queryset = queryset.filter(user_id=search.owner)
+        if search.task is not None:
+            queryset = queryset.filter(id=search.task)
+        return super().get_search_results(request, queryset, search.words)
+
+    @admin.display(description="user id")
+    def owner(self, task: Task) -> str:
+        path = reverse("admin:tasks_task_changelist")
+        return format_html(
+            '<a href="{}?q={}">{}</a> (all tasks of this user)', path, task.user_id, task.user_id
+        )
+
+    # One task -----------------------------------------------------------------------------
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if isinstance(db_field, models.TextField) and not db_field.choices:
@@ -47,17 +141,6 @@ class TaskAdmin(admin.ModelAdmin):
     def has_add_permission(self, request: HttpRequest) -> bool:
         """No: owners make their tasks."""
         return False
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Task], search_term: str
-    ) -> tuple[QuerySet[Task], bool]:
-        """Exact look-up: an index serves it, at any number of tasks."""
-        if not search_term:
-            return queryset, False
-        id = parse_uuid(search_term.strip())
-        if id is None:
-            return queryset.none(), False
-        return queryset.filter(id=id) | queryset.filter(user_id=id), False
 
     def save_model(self, request: HttpRequest, obj: Task, form: Any, change: bool) -> None:
         """Write what was changed and nothing else: a client may have changed the rest meanwhile."""

@@ -164,6 +164,21 @@ class TaskQuerySet(models.QuerySet["Task"]):
         where, conditions = self._where(statements, id, preconditions)
         return bool(run(statements.delete(*conditions), where))
 
+    # For operators: of the owner's tasks, or of a set derived from them ----------------------
+
+    def totals(self) -> dict[str, Any] | None:
+        """How many tasks are open and completed, and when the first and the last were created.
+
+        None: there are no tasks.
+        """
+        totals = self.aggregate(
+            open=models.Count("id", models.Q(is_completed=False)),
+            completed=models.Count("id", models.Q(is_completed=True)),
+            first=models.Min("created_at"),
+            last=models.Max("created_at"),
+        )
+        return totals if totals["first"] else None
+
     def _update(
         self, id: UUID, names: tuple[str, ...], new: list[Any], preconditions: Preconditions
     ) -> TaskJSON | None:
@@ -246,7 +261,8 @@ class Task(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.title
+        """Not the title: the admin's log keeps this when the task is gone."""
+        return str(self.id)
 
     def save(self, *args: Any, update_fields: Iterable[str] | None = None, **kwargs: Any) -> None:
         """Keep the times: operators change tasks too, and clients must see new ETags then.

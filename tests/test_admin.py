@@ -2,10 +2,12 @@
 
 import html
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from tasks.etags import task_etag
 from tasks.models import Task
@@ -56,36 +58,93 @@ def test_staff_without_the_right_see_nothing(client, api):
     assert response.headers["Content-Type"] == "application/problem+json"
 
 
-def test_it_lists_the_tasks_of_all_newest_first(admin, api):
-    api.create(title="<b>Alice's</b>")
-    api.create(owner=BOB, title="Bob's 😀")
-    assert rows(admin.get(LIST)) == ["Bob's 😀", "<b>Alice's</b>"]
-    assert rows(admin.get(LIST + "?o=1")) == ["<b>Alice's</b>", "Bob's 😀"]
+def found(admin, query, **filters):
+    return rows(admin.get(LIST, {"q": query, **filters}))
+
+
+def test_it_opens_with_a_prompt_and_without_a_statement_on_tasks(admin, api):
+    api.create()
+    with CaptureQueriesContext(connection) as queries:
+        response = admin.get(LIST)
+    assert "Paste a user&#x27;s id" in response.content.decode()
+    assert rows(response) == []
+    assert not [query for query in queries if "tasks_task" in query["sql"]]
     assert admin.get("/admin/").status_code == 200
 
 
-def test_it_looks_up_by_id_and_by_user_id_exactly(admin, api):
-    one, two = api.create(title="one"), api.create(title="two")
+def test_it_lists_the_tasks_of_one_user_newest_first(admin, api):
+    api.create(title="<b>one</b>")
+    api.create(title="two 😀")
     api.create(owner=BOB, title="Bob's")
-    for query, found in {
-        one["id"]: ["one"],
-        f" {two['id'].upper()} ": ["two"],
-        ALICE: ["two", "one"],
-        BOB.upper(): ["Bob's"],
-        NOBODYS: [],
-        one["id"][:-1]: [],
-        "one": [],
-        "%": [],
+    assert found(admin, ALICE) == ["two 😀", "<b>one</b>"]
+    assert found(admin, ALICE, o=1) == ["<b>one</b>", "two 😀"]
+
+
+def test_it_finds_by_id_in_full_and_by_words_within_one_user(admin, api):
+    one, two = api.create(title="one fish"), api.create(title="two fish")
+    api.create(owner=BOB, title="Bob's fish")
+    for query, expected in {
+        one["id"]: ["one fish"],
+        f" {two['id'].upper()} ": ["two fish"],
+        ALICE: ["two fish", "one fish"],
+        BOB.upper(): ["Bob's fish"],
+        f"{ALICE} fish": ["two fish", "one fish"],
+        f"{ALICE}  FISH one": ["one fish"],
+        f'{ALICE} "one fish"': ["one fish"],
+        f'{ALICE} "fish one"': [],
+        f"{ALICE} %": [],
         f"{ALICE} {BOB}": [],
     }.items():
-        assert (query, rows(admin.get(LIST, {"q": query}))) == (query, found)
+        assert (query, found(admin, query)) == (query, expected)
 
 
-def test_it_filters_by_completion(admin, api):
-    api.create(title="open")
-    api.create(title="done", is_completed=True)
-    assert rows(admin.get(LIST, {"is_completed__exact": 1})) == ["done"]
-    assert rows(admin.get(LIST, {"is_completed__exact": 0})) == ["open"]
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("fish", "“fish” is not an id. Paste a user&#x27;s id"),
+        ("fish soup", "“fish” is not an id. Paste a user&#x27;s id"),
+        ("%", "“%” is not an id. Paste a user&#x27;s id"),
+        (ALICE[:-1], f"“{ALICE[:-1]}” is not an id. Paste a user&#x27;s id"),
+        (NOBODYS, f"{NOBODYS} is the id of no task and of no user who has tasks."),
+        (f"{NOBODYS} fish", f"{NOBODYS} is the id of no task and of no user who has tasks."),
+    ],
+)
+def test_a_search_that_cannot_be_served_says_what_can(admin, api, query, problem):
+    api.create(title="fish soup")
+    response = admin.get(LIST, {"q": query})
+    assert problem in response.content.decode()
+    assert rows(response) == []
+
+
+def test_it_filters_by_completion_and_by_age(admin, api):
+    now = datetime.now(UTC)
+    for days in (0, 3, 40, 400):
+        then = now - timedelta(days=days, minutes=1)
+        Task.objects.create(user_id=ALICE, title=str(days), created_at=then)
+    Task.objects.filter(title="3").update(is_completed=True)
+    assert found(admin, ALICE, is_completed__exact=1) == ["3"]
+    assert found(admin, ALICE, is_completed__exact=0) == ["0", "40", "400"]
+    assert found(admin, ALICE, age="-1") == ["0"]
+    assert found(admin, ALICE, age="-7") == ["0", "3"]
+    assert found(admin, ALICE, age="30") == ["40", "400"]
+    assert found(admin, ALICE, age="365", is_completed__exact=0) == ["400"]
+    assert found(admin, ALICE, age="x") == ["0", "3", "40", "400"]
+
+
+def test_the_numbers_of_the_user_stand_above_their_tasks(admin, api):
+    first, second = api.create(), api.create(is_completed=True)
+    Task.objects.filter(id=first["id"]).update(created_at=datetime(2026, 1, 2, 3, 4, 5, 6, UTC))
+    for query in (ALICE, first["id"], f"{ALICE} nothing"):
+        page = " ".join(admin.get(LIST, {"q": query}).content.decode().split())
+        assert f'<a href="?q={ALICE}">{ALICE}</a>: 1 open, 1 completed;' in page
+        last = second["created_at"].replace("T", " ").partition(".")[0]
+        assert f"created 2026-01-02 03:04:05 UTC, the last {last} UTC." in page
+
+
+def test_a_task_leads_to_all_tasks_of_its_user(admin, api):
+    task = api.create()
+    page = admin.get(f"{LIST}{task['id']}/change/").content.decode()
+    assert f'<a href="{LIST}?q={ALICE}">' in page
 
 
 def test_there_is_no_adding(admin, api):

@@ -103,6 +103,7 @@ WSGI_APPLICATION = "todo_project.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 TIME_ZONE = "UTC"
 USE_I18N = False
+FORMAT_MODULE_PATH = "todo_project.formats"
 
 TEMPLATES = [
     {

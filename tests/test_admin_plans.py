@@ -1,0 +1,142 @@
+"""No page and no click of the admin reads more tasks than one user has."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.test import Client
+
+from tasks.models import Task
+
+LIST = "/admin/tasks/task/"
+USERS, EACH = 1000, 150  # more than a page of the list
+OWNER = UUID("00000000-0000-4000-8000-000000000007")
+
+FILL = {
+    "postgresql": f"""
+        INSERT INTO tasks_task (id, user_id, title, is_completed, created_at, updated_at)
+        SELECT gen_random_uuid(), ('00000000-0000-4000-8000-' || lpad(to_hex(n % {USERS}), 12, '0'))
+            ::uuid, 'Task ' || n, n % 3 = 0, t, t
+        FROM generate_series(1, {USERS * EACH}) n,
+            LATERAL (SELECT timestamptz '2026-01-01Z' + n * interval '1 s' AS t) times""",
+    "sqlite": f"""
+        INSERT INTO tasks_task (id, user_id, title, is_completed, created_at, updated_at)
+        WITH RECURSIVE
+            series(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series LIMIT {USERS * EACH})
+        SELECT lower(hex(randomblob(16))), '00000000000040008000' || printf('%012x', n % {USERS}),
+            'Task ' || n, n % 3 = 0, t, t
+        FROM (SELECT n, datetime('2026-01-01', '+' || n || ' seconds') AS t FROM series)""",
+}
+
+
+@pytest.fixture(scope="module")
+def tasks(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """A full table, for all tests: what a rolled back test has inserted would stay in the index."""
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute(FILL[connection.vendor].replace("%", "%%"), [])
+        cursor.execute("ANALYZE tasks_task")
+    yield
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        postgresql = connection.vendor == "postgresql"
+        cursor.execute("TRUNCATE tasks_task" if postgresql else "DELETE FROM tasks_task")
+
+
+@pytest.fixture
+def admin(tasks: None, db: None) -> Client:
+    client = Client()
+    client.force_login(User.objects.create(username="root", is_staff=True, is_superuser=True))
+    return client
+
+
+@contextmanager
+def explained() -> Iterator[list[tuple[str, Any]]]:
+    """Each statement on tasks that the block sends, with its plan, made before it runs."""
+    found: list[tuple[str, Any]] = []
+
+    def explain(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if "tasks_task" in sql:
+            found.append((sql, plan(context["cursor"], sql, params)))
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(explain):
+        yield found
+
+
+def plan(cursor: Any, sql: str, params: Any) -> Any:
+    """PostgreSQL's with the rows that it met, or the lines of SQLite's."""
+    with transaction.atomic():
+        if connection.vendor == "sqlite":
+            cursor.cursor.execute(f"EXPLAIN QUERY PLAN {sql}", params)
+            found: Any = [row[3] for row in cursor.cursor.fetchall()]
+        else:
+            cursor.cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params)
+            found = cursor.cursor.fetchall()[0][0][0]["Plan"]
+        transaction.set_rollback(True)  # ANALYZE has run it
+    return found
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+def check(statements: list[tuple[str, Any]]) -> None:
+    for sql, plan in statements:
+        if connection.vendor == "sqlite":
+            lines = [line for line in plan if "tasks_task" in line]
+            assert lines, (sql, plan)
+            for line in lines:
+                assert re.search(r"SEARCH tasks_task USING .*INDEX .*\((user_id|id)=\?", line), line
+            continue
+        for node in nodes(plan):
+            assert node["Node Type"] != "Seq Scan", (sql, node)
+            met = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+            met += node.get("Rows Removed by Index Recheck", 0)
+            assert met * node["Actual Loops"] <= 3 * EACH, (sql, node)  # changed rows count twice
+
+
+def test_the_check_finds_a_scan(admin: Client) -> None:
+    for tasks in (
+        Task.objects.filter(title="x"),
+        Task.objects.filter(user_id__gt=OWNER),
+        Task.objects.order_by("id")[:1000],
+    ):
+        with explained() as statements:
+            list(tasks)
+        with pytest.raises(AssertionError):
+            check(statements)
+
+
+PAGES = [
+    "",
+    "?is_completed__exact=1&age=-7&o=-3",
+    "?q=milk",
+    "?q={owner}",
+    "?q={owner}&p=2",
+    "?q={owner}&all=",
+    *(f"?q={{owner}}&o={way}{column}" for column in range(6) for way in ("", "-")),
+    "?q={owner}&is_completed__exact=1",
+    *(f"?q={{owner}}&age={age}" for age in ("-1", "-30", "365")),
+    "?q={owner}+Task+5&is_completed__exact=0&age=30&o=-4",
+    "?q={task}",
+    "?q={owner}&_facets=True",
+    "{task}/change/",
+    "{task}/delete/",
+    "{task}/history/",
+]
+
+
+def test_a_page_reads_the_tasks_of_one_user_at_most(admin: Client) -> None:
+    task = Task.objects.filter(user_id=OWNER)[3]
+    for page in PAGES:
+        with explained() as statements:
+            response = admin.get(LIST + page.format(owner=OWNER, task=task.id))
+        assert response.status_code == 200, page
+        assert bool(statements) == ("{" in page), page
+        check(statements)
