@@ -12,7 +12,7 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.widgets import AdminTextareaWidget
-from django.db import models
+from django.db import connection, models
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse, reverse_lazy
@@ -65,6 +65,32 @@ class LinesField(forms.CharField):
         return self.to_python(initial) != self.to_python(data)
 
 
+class TaskForm(forms.ModelForm):
+    """Knows what it showed: hidden inputs bring it back (`show_hidden_initial`).
+
+    What the operator changed is told from that, and refused where the task has moved on since.
+    """
+
+    class Meta:
+        model = Task
+        fields = Task.resource.writable
+
+    def clean(self) -> None:
+        for name in self.changed_data:
+            field, shown_name = self.fields[name], self.add_initial_prefix(name)
+            shown, current = self.data.get(shown_name), self.initial.get(name)
+            wanted = self.cleaned_data.get(name, current)
+            if not field.has_changed(current, shown) or not field.has_changed(current, wanted):
+                continue
+            now = "" if current is None else current
+            self.add_error(
+                name,
+                f"This was changed meanwhile: it is “{now}” now, and was “{shown}” when you opened "
+                "the page. To replace it all the same, save again.",
+            )
+            self.data = {**self.data, shown_name: now}
+
+
 class AgeFilter(admin.SimpleListFilter):
     title = "age"
     parameter_name = "age"
@@ -90,6 +116,7 @@ class AgeFilter(admin.SimpleListFilter):
 
 @admin.register(Task)
 class TaskAdmin(admin.ModelAdmin):
+    form = TaskForm
     readonly_fields = ["owner" if n == "user_id" else n for n in Task.resource.read_only]
     fields = [*Task.resource.writable, *readonly_fields]
     list_display = ["title", *Task.resource.filterable, "id", "created_at", "updated_at"]
@@ -135,14 +162,28 @@ class TaskAdmin(admin.ModelAdmin):
         if isinstance(db_field, models.TextField) and not db_field.choices:
             widget = AdminTextareaWidget(attrs={"rows": 1} if not db_field.blank else {})
             kwargs |= {"form_class": LinesField, "strip": not db_field.blank, "widget": widget}
-            return db_field.formfield(**kwargs)
-        return super().formfield_for_dbfield(db_field, request, **kwargs)
+            return db_field.formfield(**kwargs, show_hidden_initial=True)
+        return super().formfield_for_dbfield(db_field, request, **kwargs, show_hidden_initial=True)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """No: owners make their tasks."""
         return False
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: Any = None) -> Any:
+        """Locked by a form that is saved, so that no client comes between its check and its write.
+
+        SQLite has locked all by then: its transactions begin with the lock.
+        """
+        task = super().get_object(request, object_id, from_field)
+        if task is None or not connection.in_atomic_block:
+            return task
+        locked = Task.objects.filter(user_id=task.user_id, id=task.id).select_for_update()
+        return locked.first()
+
     def save_model(self, request: HttpRequest, obj: Task, form: Any, change: bool) -> None:
-        """Write what was changed and nothing else: a client may have changed the rest meanwhile."""
+        """Write what the operator changed and nothing else, as the API does."""
         if form.changed_data:
             obj.save(update_fields=form.changed_data)
+
+    def delete_model(self, request: HttpRequest, obj: Task) -> None:
+        Task.objects.owned_by(obj.user_id).remove(obj.id)

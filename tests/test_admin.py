@@ -5,7 +5,9 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.auth.models import User
+from django.core.serializers import serialize
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -30,17 +32,33 @@ def rows(response):
     return [html.unescape(title) for title in found]
 
 
+def open_form(admin, task):
+    """What a browser would send of the form of a task."""
+    page = admin.get(f"{LIST}{task['id']}/change/").content.decode()
+    form = page.partition('id="task_form"')[2].partition("</form>")[0]
+    data = {}
+    for tag in re.findall(r"<input [^>]*>", form):
+        name, type, value = (
+            html.unescape("".join(re.findall(f' {attribute}="([^"]*)"', tag)))
+            for attribute in ("name", "type", "value")
+        )
+        if type == "hidden" or (type == "checkbox" and " checked" in tag):
+            data[name] = value or ("on" if type == "checkbox" else "")
+    for name, text in re.findall(
+        r'<textarea name="(\w+)"[^>]*>\n(.*?)</textarea>', form, re.DOTALL
+    ):
+        data[name] = html.unescape(text)
+    return data
+
+
+def submit(admin, task, data):
+    data = {name: re.sub(r"\r\n?|\n", "\r\n", value) for name, value in data.items()}
+    return admin.post(f"{LIST}{task['id']}/change/", data)
+
+
 def save(admin, task, **fields):
-    """Save the form of a task as a browser does: line breaks become CRLF."""
-    path = f"{LIST}{task['id']}/change/"
-    initial = admin.get(path).context["adminform"].form.initial
-    values = {name: "" if value is None else value for name, value in initial.items()}
-    if values.pop("is_completed"):  # a checkbox that is not checked is not sent
-        values["is_completed"] = "on"
-    data = {
-        name: re.sub(r"\r\n?|\n", "\r\n", value) for name, value in {**values, **fields}.items()
-    }
-    return admin.post(path, data)
+    """Open the form of a task, change some of it and save."""
+    return submit(admin, task, {**open_form(admin, task), **fields})
 
 
 def test_it_asks_for_a_login(client, db):
@@ -233,3 +251,86 @@ def test_it_deletes(admin, api):
 def test_ids_that_are_none_are_no_error(admin):
     for id in ("1", "x", NOBODYS, "%00", "a" * 300):
         assert admin.get(f"{LIST}{id}/change/").status_code == 302
+
+
+# Saving against changes that a client makes while the form is open
+
+
+def test_what_a_client_changed_meanwhile_survives(admin, api):
+    task = api.create(title="old", description="old")
+    form = open_form(admin, task)
+    api.patch(f"{TASKS}/{task['id']}", {"title": "client's", "description": None})
+    assert submit(admin, task, {**form, "is_completed": "on"}).status_code == 302
+    new = api.get(f"{TASKS}/{task['id']}")
+    assert (new["title"], new["description"], new["is_completed"]) == ("client's", None, True)
+
+
+@pytest.mark.parametrize(
+    ("field", "shown", "clients", "operators"),
+    [
+        ("title", "old", "client's", "operator's"),
+        ("description", "old\n", "<b>client's</b>", ""),
+        ("description", None, "client's", "operator's"),
+        ("description", "old", None, "operator's"),
+    ],
+)
+def test_a_conflict_is_refused_with_both_versions(admin, api, field, shown, clients, operators):
+    task = api.create(**{"title": "x", field: shown})
+    form = {**open_form(admin, task), field: operators, "is_completed": "on"}
+    client_made = api.patch(f"{TASKS}/{task['id']}", {field: clients})
+    response = submit(admin, task, form)
+    assert response.status_code == 200
+    [[error]] = response.context["adminform"].form.errors.values()
+    was = (shown or "").replace("\n", "\r\n")
+    assert f"it is “{clients or ''}” now, and was “{was}” when you" in error
+    assert html.escape(clients or "") in response.content.decode()
+    assert api.get(f"{TASKS}/{task['id']}") == client_made
+    assert not LogEntry.objects.exists()
+    # Having seen both, the operator may insist.
+    again = dict(response.context["adminform"].form.data.items())
+    assert submit(admin, task, again).status_code == 302
+    new = api.get(f"{TASKS}/{task['id']}")
+    assert (new[field], new["is_completed"]) == (operators, True)
+
+
+def test_a_conflict_stays_one_if_the_client_goes_on(admin, api):
+    task = api.create(title="old")
+    form = {**open_form(admin, task), "title": "operator's"}
+    for clients in ("first", "second"):
+        api.patch(f"{TASKS}/{task['id']}", {"title": clients})
+        response = submit(admin, task, form)
+        form = dict(response.context["adminform"].form.data.items())
+        assert f"it is “{clients}” now" in response.content.decode()
+
+
+def test_the_same_change_by_both_is_no_conflict(admin, api):
+    task = api.create(title="old")
+    form = {**open_form(admin, task), "title": "new", "is_completed": "on"}
+    done = api.patch(f"{TASKS}/{task['id']}", {"title": "new", "is_completed": True})
+    assert submit(admin, task, form).status_code == 302
+    assert api.get(f"{TASKS}/{task['id']}") == done
+
+
+def test_without_what_was_shown_nothing_is_overwritten(admin, api):
+    task = api.create(title="old", is_completed=True)
+    assert submit(admin, task, {"title": "operator's"}).status_code == 200
+    assert api.get(TASKS) == [task]
+
+
+def test_a_task_deleted_meanwhile_is_not_made_anew(admin, api):
+    task = api.create()
+    form = {**open_form(admin, task), "title": "new"}
+    api.delete(f"{TASKS}/{task['id']}")
+    assert submit(admin, task, form).status_code == 302
+    assert not Task.objects.exists()
+
+
+def test_a_save_and_a_deletion_leave_log_entries_without_the_title(admin, api):
+    task = api.create(title="secret")
+    save(admin, task, description="secret too")
+    admin.post(f"{LIST}{task['id']}/delete/", {"post": "yes"})
+    entries = LogEntry.objects.order_by("id").values_list(
+        "user__username", "object_repr", "action_flag"
+    )
+    assert list(entries) == [("root", task["id"], CHANGE), ("root", task["id"], DELETION)]
+    assert "secret" not in serialize("json", LogEntry.objects.all())
