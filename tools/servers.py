@@ -62,7 +62,6 @@ ENVIRONMENT = {
     "WEB_CONCURRENCY": "",
     "WEB_PIN_PROCESSES": "",
     "WEB_THREADS": "",
-    "WEB_PIN_PROCESSES": "",
     "LOG_LEVEL": "",
     "TRUSTED_PROXIES": "",
     "RATE_LIMIT": "",
