@@ -243,6 +243,12 @@ def test_a_small_body_left_unread_does_not_become_the_next_request(connect: Conn
     assert peer.read().body.isdigit()
 
 
+def test_a_malformed_body_left_unread_gets_no_second_answer(connect: Connect) -> None:
+    peer = connect(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n?\r\n\r\n")
+    assert peer.read().body == b"ok"
+    assert peer.at_end()
+
+
 def test_a_client_that_still_sends_gets_its_answer(connect: Connect) -> None:
     """A close with unread data resets the connection, and the client may lose the answer."""
     peer = connect(post("/", b"x" * 300_000, 1_000_000))

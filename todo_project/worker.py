@@ -82,6 +82,13 @@ class Connection:
         self.body_deadline = 0.0
         return request
 
+    def ends_request(self) -> bool:
+        """Read what is left of the body; False when no other request can follow it."""
+        try:
+            return self.parser.finish_body(max_bytes=MAX_UNREAD) and not self.ended
+        except Exception:  # gunicorn's, for a malformed body: too late for an answer to it
+            return False
+
     def recv(self, size: int) -> bytes:
         """What gunicorn's parser reads: headers that are there, or a body as it comes."""
         if self.headers is not None:
@@ -309,9 +316,7 @@ class Worker(base.Worker):
         try:
             while True:
                 request = conn.next_request()
-                if not self.respond(conn, request):
-                    return False
-                if not conn.parser.finish_body(max_bytes=MAX_UNREAD) or conn.ended:
+                if not (self.respond(conn, request) and conn.ends_request()):
                     return False
                 conn.deadline = time.monotonic() + self.cfg.keepalive
                 request = None
