@@ -5,25 +5,41 @@ one owner, whatever the number of tasks.
 """
 
 import re
+import time
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
+import orjson
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.admin.widgets import AdminTextareaWidget
-from django.db import connection, models
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import PermissionDenied
+from django.db import connection, models, transaction
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse, reverse_lazy
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import redirect, render
+from django.urls import path, reverse, reverse_lazy
 from django.utils import timezone
+from django.utils.decorators import method_decorator
 from django.utils.html import format_html
+from django.views.decorators.http import require_http_methods
 
-from tasks.models import Task
+from tasks.models import Task, TaskQuerySet
 from todo_project.api.converters import parse_uuid
+from todo_project.database.deadline import end_deadline, extend_deadline
 
 # "View site": there is nothing at /
 admin.site.site_url = reverse_lazy("docs")  # type: ignore[assignment]
+
+ACTION_TIMEOUT = 50.0
+"""Seconds that an action on all tasks of an owner may take; proxies wait for 60."""
+
+ERASE_TIME = 20.0
+"""Seconds that a click erases for; there may be more tasks than one request can take."""
 
 HELP = "Paste a user's id to see their tasks, or a task's id, in full."
 
@@ -88,7 +104,7 @@ class TaskForm(forms.ModelForm):
                 f"This was changed meanwhile: it is “{now}” now, and was “{shown}” when you opened "
                 "the page. To replace it all the same, save again.",
             )
-            self.data = {**self.data, shown_name: now}
+            self.data = {**dict(self.data.items()), shown_name: now}
 
 
 class AgeFilter(admin.SimpleListFilter):
@@ -114,6 +130,36 @@ class AgeFilter(admin.SimpleListFilter):
         return queryset.filter(**{f"created_at__{'gt' if int(value) < 0 else 'lte'}": then})
 
 
+def count(tasks: int) -> str:
+    return "1 task" if tasks == 1 else f"{tasks:,} tasks"
+
+
+def log(request: HttpRequest, flag: int, owner: UUID | None, message: str) -> LogEntry:
+    """An entry in the admin's log for what is done to many tasks of one owner."""
+    return LogEntry.objects.create(
+        user_id=cast(int, request.user.pk),
+        content_type=ContentType.objects.get_for_model(Task),
+        object_repr=f"Tasks of user {owner}",
+        action_flag=flag,
+        change_message=message,
+    )
+
+
+def as_json(tasks: TaskQuerySet) -> Iterator[bytes]:
+    """A JSON array. The request is over when it is sent, so each page has a deadline of its own."""
+    separator = b"["
+    try:
+        extend_deadline()
+        for page in tasks.in_pages():
+            for task in page:
+                yield separator + orjson.dumps(task)
+                separator = b",\n"
+            extend_deadline()
+        yield b"]\n" if separator != b"[" else b"[]\n"
+    finally:
+        end_deadline()
+
+
 @admin.register(Task)
 class TaskAdmin(admin.ModelAdmin):
     form = TaskForm
@@ -136,7 +182,9 @@ class TaskAdmin(admin.ModelAdmin):
         text = request.GET.get("q", "").strip()
         search = Search.parse(text) if text else Search()
         request.search = search  # type: ignore[attr-defined]
-        return super().changelist_view(request, {**(extra_context or {}), "search": search})
+        may_erase = self.has_delete_permission(request)
+        context = {"search": search, "may_erase": may_erase, **(extra_context or {})}
+        return super().changelist_view(request, context)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Task], search_term: str
@@ -149,12 +197,98 @@ class TaskAdmin(admin.ModelAdmin):
             queryset = queryset.filter(id=search.task)
         return super().get_search_results(request, queryset, search.words)
 
+    # Actions, on the tasks of one owner -----------------------------------------------------
+
+    actions = ["mark_completed", "mark_open", "export"]
+
+    def get_actions(self, request: HttpRequest) -> Any:
+        """Without Django's own: it would collect what it deletes."""
+        actions = super().get_actions(request)
+        actions.pop("delete_selected", None)
+        return actions
+
+    @admin.action(description="Mark as completed", permissions=["change"])
+    def mark_completed(self, request: HttpRequest, tasks: TaskQuerySet) -> None:
+        self._mark(request, tasks, True)
+
+    @admin.action(description="Mark as open", permissions=["change"])
+    def mark_open(self, request: HttpRequest, tasks: TaskQuerySet) -> None:
+        self._mark(request, tasks, False)
+
+    def _mark(self, request: HttpRequest, tasks: TaskQuerySet, is_completed: bool) -> None:
+        extend_deadline(ACTION_TIMEOUT)
+        with transaction.atomic():
+            changed = tasks.set_completed(is_completed)
+            done = f"{count(changed)} marked as {'completed' if is_completed else 'open'}."
+            if changed:
+                log(request, CHANGE, request.search.owner, done)  # type: ignore[attr-defined]
+        self.message_user(request, done, messages.SUCCESS)
+
+    @admin.action(description="Export as JSON", permissions=["view"])
+    def export(self, request: HttpRequest, tasks: TaskQuerySet) -> StreamingHttpResponse:
+        owner = request.search.owner  # type: ignore[attr-defined]
+        if owner is not None:
+            log(request, CHANGE, owner, "Tasks exported as JSON.")
+        return StreamingHttpResponse(
+            as_json(tasks),
+            content_type="application/json",
+            headers={"Content-Disposition": f'attachment; filename="tasks-of-{owner}.json"'},
+        )
+
     @admin.display(description="user id")
     def owner(self, task: Task) -> str:
-        path = reverse("admin:tasks_task_changelist")
-        return format_html(
-            '<a href="{}?q={}">{}</a> (all tasks of this user)', path, task.user_id, task.user_id
-        )
+        list = reverse("admin:tasks_task_changelist")
+        text = '<a href="{}?q={}">{}</a> (all tasks of this user)'
+        return format_html(text, list, task.user_id, task.user_id)
+
+    # Erasing a user -----------------------------------------------------------------------
+
+    def get_urls(self) -> list[Any]:
+        view = self.admin_site.admin_view(self.erase_view)
+        return [path("erase/<uuid:owner>/", view, name="tasks_task_erase"), *super().get_urls()]
+
+    @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
+    def erase_view(self, request: HttpRequest, owner: UUID | str) -> HttpResponse:
+        """Ask for the user's id and erase all of their tasks, or what `ERASE_TIME` suffices for."""
+        if not self.has_delete_permission(request):
+            raise PermissionDenied
+        if isinstance(owner, str):
+            raise Http404
+        typed = request.POST.get("user_id", "").strip()
+        confirmed = parse_uuid(typed) == owner
+        if confirmed:
+            self._erase(request, owner)
+            if not Task.objects.filter(user_id=owner).exists():
+                return redirect("admin:tasks_task_changelist")
+            messages.warning(request, "There are more. Confirm again to go on.")
+        totals = Task.objects.owned_by(owner).totals()
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Erase a user",
+            "opts": self.opts,
+            "media": self.media,
+            "owner": owner,
+            "totals": totals,
+            "number": count(totals["open"] + totals["completed"]) if totals else "no tasks",
+            "typed": typed,
+            "refused": request.method == "POST" and not confirmed,
+        }
+        return render(request, "admin/tasks/task/erase.html", context)
+
+    def _erase(self, request: HttpRequest, owner: UUID) -> None:
+        erased, ends = 0, time.monotonic() + ERASE_TIME
+        entry = log(request, DELETION, owner, "Erasing the user's tasks was begun.")
+        try:
+            for batch in Task.objects.owned_by(owner).erase():
+                erased += batch
+                extend_deadline()
+                if time.monotonic() > ends:
+                    break
+        finally:
+            extend_deadline()
+            entry.change_message = f"{count(erased)} erased."
+            entry.save()
+        messages.success(request, f"{count(erased)} of user {owner} erased.")
 
     # One task -----------------------------------------------------------------------------
 

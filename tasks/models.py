@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple, Self
@@ -11,6 +11,7 @@ from uuid import UUID
 import orjson
 from django.core.validators import MaxLengthValidator
 from django.db import connection, models
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Length
 
 from tasks.statements import PageQuery, Statements
@@ -18,6 +19,12 @@ from todo_project.api.resource import APIField, Resource
 from todo_project.database.execute import run
 
 models.TextField.register_lookup(Length)  # for the constraints below
+
+PAGE_SIZE = 1000
+"""Tasks in a page of `TaskQuerySet.in_pages`."""
+
+BATCH_SIZE = 5000
+"""Tasks that a statement of `TaskQuerySet.erase` deletes."""
 
 TITLE_LENGTH = 255
 DESCRIPTION_LENGTH = 2000
@@ -178,6 +185,45 @@ class TaskQuerySet(models.QuerySet["Task"]):
             last=models.Max("created_at"),
         )
         return totals if totals["first"] else None
+
+    def set_completed(self, is_completed: bool) -> int:
+        """Complete or reopen all tasks of the set in one statement; how many were not yet so."""
+        statements = self._statements()
+        now = statements.parameters({"updated_at": datetime.now(UTC)})
+        next_time = statements.dialect.next_time.format("updated_at")
+        return self.filter(is_completed=not is_completed).update(
+            is_completed=is_completed,
+            updated_at=RawSQL(next_time, now),  # noqa: S611  # what the API's own writes have
+        )
+
+    def in_pages(self) -> Iterator[list[TaskJSON]]:
+        """All tasks of the set, the oldest first, a page at a time: one statement for each, by
+        keyset, because a pooler in transaction mode has no cursors."""
+        tasks = self.order_by("created_at", "id").values(*Task.resource.returned)
+        page = list(tasks[:PAGE_SIZE])
+        while page:
+            last = page[-1]
+            yield [
+                {
+                    name: None
+                    if value is None
+                    else Task.resource.output[name].to_representation(value)
+                    for name, value in task.items()
+                }
+                for task in page
+            ]
+            behind = models.Q(created_at__gt=last["created_at"]) | models.Q(id__gt=last["id"])
+            page = list(tasks.filter(behind, created_at__gte=last["created_at"])[:PAGE_SIZE])
+
+    def erase(self) -> Iterator[int]:
+        """Delete all tasks of one owner for good, the oldest first; yields each batch's size.
+
+        Each batch is one statement, so that locks are short and an interrupted run can go on.
+        """
+        owner = self._required_owner()
+        (value,) = self._statements().parameters({"user_id": owner})
+        while erased := len(run(self._statements().erase, [value, value, BATCH_SIZE])):
+            yield erased
 
     def _update(
         self, id: UUID, names: tuple[str, ...], new: list[Any], preconditions: Preconditions

@@ -67,6 +67,9 @@ class Statements:
         self.delete = cache(self._delete)
         self.page = lru_cache(maxsize=256)(self._page)
         self.select = f"SELECT {self.selected} FROM {TABLE} WHERE {ONE}"
+        self.erase = f"""
+            DELETE FROM {TABLE} WHERE {OWNED} AND id IN
+            (SELECT id FROM {TABLE} WHERE {OWNED} ORDER BY created_at, id LIMIT %s) RETURNING 1"""
         self.key_exists = f"SELECT 1 FROM {TABLE} WHERE {OWNED} AND idempotency_key = %s"
 
     # Rows ---------------------------------------------------------------------------------

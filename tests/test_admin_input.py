@@ -57,10 +57,14 @@ def test_a_query_that_only_one_database_refuses_is_no_500(admin: Client, query: 
         transaction.set_rollback(True)
 
 
-@pytest.mark.parametrize("path", [TASKS, USERS])
+@pytest.mark.parametrize(
+    ("path", "action"), [(TASKS, "mark_completed"), (TASKS, "export"), (USERS, "delete_selected")]
+)
 @pytest.mark.parametrize("id", ["x", "1.5", "\0"])
-def test_an_action_on_an_id_that_is_none_is_400(admin: Client, path: str, id: str) -> None:
-    form = {"action": "delete_selected", "_selected_action": id, "index": "0"}
+def test_an_action_on_an_id_that_is_none_is_400(
+    admin: Client, path: str, action: str, id: str
+) -> None:
+    form = {"action": action, "_selected_action": id, "index": "0"}
     API().create()
     check(admin.post(path, form), 400, "bad_request")
 

@@ -42,6 +42,12 @@ def start_deadline() -> None:
     _deadline.expires = time.monotonic() + REQUEST_TIMEOUT
 
 
+def extend_deadline(seconds: float = REQUEST_TIMEOUT) -> None:
+    """Let this thread wait for so many seconds from now on, for work of an operator that may take
+    longer than a request."""
+    _deadline.expires = time.monotonic() + seconds
+
+
 def end_deadline() -> None:
     _deadline.expires = None
 
