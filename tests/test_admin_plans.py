@@ -9,8 +9,10 @@ from uuid import UUID
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection, transaction
+from django.http import StreamingHttpResponse
 from django.test import Client
 
+from tasks import models
 from tasks.models import Task
 
 LIST = "/admin/tasks/task/"
@@ -140,3 +142,42 @@ def test_a_page_reads_the_tasks_of_one_user_at_most(admin: Client) -> None:
         assert response.status_code == 200, page
         assert bool(statements) == ("{" in page), page
         check(statements)
+
+
+CLICKS = [
+    ("{task}/change/", {"title": "New", "initial-title": "{title}", "is_completed": "on"}),
+    ("?q={owner}", {"action": "mark_completed", "_selected_action": "{task}"}),
+    (
+        "?q={owner}",
+        {"action": "mark_completed", "_selected_action": "{task}", "select_across": "1"},
+    ),
+    (
+        "?q={owner}+Task&age=-7",
+        {"action": "mark_open", "_selected_action": "{task}", "select_across": "1"},
+    ),
+    ("?q={owner}", {"action": "export", "_selected_action": "{task}", "select_across": "1"}),
+    ("{task}/delete/", {"post": "yes"}),
+    ("erase/{owner}/", {"user_id": "{owner}"}),
+]
+
+
+@pytest.mark.parametrize(("path", "form"), CLICKS)
+def test_a_click_reads_and_writes_the_tasks_of_one_user_at_most(
+    admin: Client, monkeypatch: pytest.MonkeyPatch, path: str, form: dict[str, str]
+) -> None:
+    monkeypatch.setattr(models, "PAGE_SIZE", 50)
+    task = Task.objects.filter(user_id=OWNER)[3]
+    values = {"owner": OWNER, "task": task.id, "title": task.title}
+    data = {name: value.format(**values) for name, value in form.items()}
+    with explained() as statements:
+        response = admin.post(LIST + path.format(**values), data | {"index": "0"})
+        if isinstance(response, StreamingHttpResponse):
+            assert len(list(response)) == EACH + 1
+        else:
+            assert response.status_code == 302
+    assert statements
+    check(statements)
+    for sql, _ in statements:
+        # What writes or locks finds its shard by the user.
+        if re.match("UPDATE|DELETE", sql.strip()) or "FOR UPDATE" in sql:
+            assert re.search(r'WHERE .*\buser_id"? = ', sql), sql
