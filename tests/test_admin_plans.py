@@ -14,6 +14,9 @@ from django.test import Client
 
 from tasks import models
 from tasks.models import Task
+from tests.database_plugin import on_citus
+
+pytestmark = pytest.mark.skipif(on_citus(), reason="the plans are the workers' there")
 
 LIST = "/admin/tasks/task/"
 USERS, EACH = 1000, 150  # more than a page of the list
