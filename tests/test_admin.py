@@ -3,6 +3,7 @@
 import html
 import re
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
 
 import pytest
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
@@ -334,3 +335,13 @@ def test_a_save_and_a_deletion_leave_log_entries_without_the_title(admin, api):
     )
     assert list(entries) == [("root", task["id"], CHANGE), ("root", task["id"], DELETION)]
     assert "secret" not in serialize("json", LogEntry.objects.all())
+
+
+def test_the_longest_task_can_be_saved_as_a_browser_encodes_it(admin, api):
+    """Its texts go out twice, and a body has 64 KiB at most."""
+    task = api.create(title="😀" * 255, description="😀" * 2000)
+    form = urlencode({**open_form(admin, task), "title": "é" * 255})
+    path = f"{LIST}{task['id']}/change/"
+    response = admin.post(path, form, content_type="application/x-www-form-urlencoded")
+    assert response.status_code == 302
+    assert api.get(f"{TASKS}/{task['id']}")["title"] == "é" * 255
