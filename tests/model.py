@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tasks.models import Task
+
 TaskKey = tuple[str, str]  # owner, id
 Json = dict[str, Any]
 
@@ -106,6 +108,7 @@ class Model:
         demand(all(made["id"] != id for _, id in self.tags), "an id is new")
         demand(made["created_at"] == made["updated_at"], "a new task has not been changed")
         self.tasks[at] = {
+            **Task.resource.defaults,  # of fields that no request here sets
             **payload,
             "id": made["id"],
             "user_id": request.owner,

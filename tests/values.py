@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from tasks.models import Task
 from tests.client import ALICE, NOBODYS
 
-KEYS = ["id", "user_id", "title", "description", "is_completed", "created_at", "updated_at"]
+KEYS = list(Task.resource.returned)
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 
 TASKS = f"/api/{ALICE}/tasks"
