@@ -94,7 +94,7 @@ class TaskForm(forms.ModelForm):
     def clean(self) -> None:
         for name in self.changed_data:
             field, shown_name = self.fields[name], self.add_initial_prefix(name)
-            shown, current = self.data.get(shown_name), self.initial.get(name)
+            shown, current = self.data.get(shown_name), self.get_initial_for_field(field, name)
             wanted = self.cleaned_data.get(name, current)
             if not field.has_changed(current, shown) or not field.has_changed(current, wanted):
                 continue
@@ -172,6 +172,15 @@ class TaskAdmin(admin.ModelAdmin):
     search_help_text = "A task's id, or a user's id and, if you like, words of a title"
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
+    # One input, in UTC: TaskForm has one hidden input for each field.
+    formfield_overrides = {
+        models.DateTimeField: {
+            "form_class": forms.DateTimeField,
+            "widget": forms.DateTimeInput(
+                format="%Y-%m-%dT%H:%M:%S", attrs={"type": "datetime-local", "step": 1}
+            ),
+        }
+    }
 
     class Media:
         css = {"all": ["tasks/admin.css"]}

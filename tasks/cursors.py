@@ -21,7 +21,8 @@ from tasks.statements import Cursor
 
 def encode(cursor: Cursor, ordering: str, scope: bytes) -> str:
     """The text of a cursor for the list that `scope` identifies."""
-    value = Task.resource.output[ordering.removeprefix("-")].to_representation(cursor.value)
+    field = Task.resource.output[ordering.removeprefix("-")]
+    value = None if cursor.value is None else field.to_representation(cursor.value)
     payload = orjson.dumps([cursor.backward, cursor.inclusive, str(cursor.id), value])
     return _base64(_cipher(settings.SECRET_KEY).encrypt(payload, [scope]))
 

@@ -43,8 +43,10 @@ def open_form(admin, task):
             html.unescape("".join(re.findall(f' {attribute}="([^"]*)"', tag)))
             for attribute in ("name", "type", "value")
         )
-        if type == "hidden" or (type == "checkbox" and " checked" in tag):
-            data[name] = value or ("on" if type == "checkbox" else "")
+        if type == "checkbox" and " checked" in tag:
+            data[name] = value or "on"
+        elif type not in ("checkbox", "submit"):
+            data[name] = value
     for name, text in re.findall(
         r'<textarea name="(\w+)"[^>]*>\n(.*?)</textarea>', form, re.DOTALL
     ):

@@ -7,12 +7,16 @@ from uuid import UUID
 
 import orjson
 import pytest
+from django.contrib import admin
 from django.core.exceptions import ImproperlyConfigured
 from django.core.validators import MaxLengthValidator, MinValueValidator
 from django.db import connection, models
+from django.http import HttpRequest
 from django.test.utils import isolate_apps
 from rest_framework.exceptions import ValidationError
 
+from tasks import cursors
+from tasks.admin import TaskForm
 from tasks.models import Task, digest
 from tasks.schema import DOCUMENT
 from tasks.statements import Cursor, Statements
@@ -43,6 +47,12 @@ def resource(entries: dict[str, APIField | None] | None = None, **fields: models
 
 def test_a_put_requires_the_fields_of_the_first_release_alone() -> None:
     assert Task.resource.required_in_put == ("title", "description", "is_completed")
+
+
+def test_a_release_returns_the_fields_of_the_first_one() -> None:
+    assert {
+        *("id", "user_id", "title", "description", "is_completed", "created_at", "updated_at")
+    } <= set(Task.resource.returned)
 
 
 def test_a_put_without_a_newer_field_leaves_its_value_alone() -> None:
@@ -261,6 +271,46 @@ def test_a_nullable_field_orders_with_null_as_the_greatest(ordering: str, limit:
     assert forward == sorted(forward, key=key, reverse=ordering.startswith("-"))
     last = Cursor(True, True, forward[-1]["description"], UUID(forward[-1]["id"]))
     assert walk(True, last) == forward[::-1]
+
+
+@pytest.mark.parametrize("value", [None, datetime(2026, 3, 1, 9, 30, tzinfo=UTC)])
+def test_a_cursor_brings_a_nullable_value_back(
+    monkeypatch: pytest.MonkeyPatch, value: datetime | None
+) -> None:
+    grown = resource(due_at=models.DateTimeField(null=True))
+    monkeypatch.setattr(Task, "resource", grown)
+    cursor = Cursor(backward=False, inclusive=False, value=value, id=OWNER)
+    encoded = cursors.encode(cursor, "-due_at", b"scope")
+    assert cursors.decode(encoded, "-due_at", b"scope") == cursor
+
+
+# The admin ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("shown", "current", "wanted", "errors"),
+    [
+        ("2026-03-01 09:30:00", "2026-03-01T09:30:00.5Z", "2026-03-02T09:30:00", []),
+        ("2026-03-01 09:30:00", None, "2026-03-01T09:30:00", []),
+        ("2026-03-01 09:30:00", None, "2026-03-02T09:30:00", ["due_at"]),
+        ("", "2026-03-01T09:30:00Z", "2026-03-02T09:30:00", ["due_at"]),
+    ],
+    ids=["mine", "theirs", "conflict", "conflict with null"],
+)
+def test_the_admin_tells_who_changed_a_time(
+    shown: str, current: str | None, wanted: str, errors: list[str]
+) -> None:
+    due_at = models.DateTimeField("due", null=True, blank=True)
+    field = admin.site.get_model_admin(Task).formfield_for_dbfield(due_at, HttpRequest())
+    form_class = type("Form", (TaskForm,), {"due_at": field})
+    time = current and datetime.fromisoformat(current)
+    data = dict.fromkeys(("title", "initial-title", "description", "initial-description"), "x")
+    form = form_class(
+        {**data, "due_at": wanted, "initial-due_at": shown},
+        initial={"title": "x", "description": "x", "due_at": time},
+    )
+    assert list(form.errors) == errors
 
 
 @pytest.mark.django_db
