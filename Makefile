@@ -6,13 +6,15 @@ BIN := $(VENV)/bin
 ALONE := $(PYTHON) tools/one_at_a_time.py .make.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-citus test-next check fuzz bench schema clean
+.PHONY: help run test test-citus test-next check audit lock fuzz bench schema clean
 
 help:
 	@echo "make run     serve the API on SQLite at 127.0.0.1:8000"
 	@echo "make test    the whole suite, on a throw-away PostgreSQL and on SQLite"
 	@echo "make test-citus  the suite on a Citus cluster, where PostgreSQL has the extension"
 	@echo "make check   lint, format, types, Django's checks, migrations, the OpenAPI document"
+	@echo "make audit   known vulnerabilities among the locked packages; part of make check"
+	@echo "make lock    write requirements*.txt from requirements*.in; UPGRADE=--upgrade takes new versions"
 	@echo "make fuzz    the OpenAPI document against a live server, at length"
 	@echo "make bench   the yardsticks, side by side with the peers"
 	@echo "make schema  write openapi.yaml anew"
@@ -73,6 +75,22 @@ check: $(VENV)/dev
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python -m tools.migration_lint
 	$(BIN)/python -m tools.openapi_check
+	$(BIN)/python -m tools.audit
+
+audit: $(VENV)/dev
+	$(BIN)/python -m tools.audit
+
+# Versions stay unless their .in file, or UPGRADE, asks for others: UPGRADE="--upgrade-package django".
+# Universal: for every platform and each Python from 3.11 on, not just those at hand. pip-audit needs
+# pip, and every virtual environment has its own.
+LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 \
+	--fork-strategy fewest --generate-hashes --no-emit-package pip \
+	--custom-compile-command "make lock"
+
+lock: $(VENV)/dev
+	$(LOCK) $(UPGRADE) --output-file requirements.txt requirements.in
+	$(LOCK) $(UPGRADE) --output-file requirements-dev.txt requirements-dev.in
+	$(LOCK) $(UPGRADE) --output-file benchmarks/requirements.txt benchmarks/requirements.in
 
 # The document of AUTH_MODE=jwt; no database or token is touched.
 schema: $(VENV)/dev
