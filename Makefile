@@ -81,10 +81,9 @@ audit: $(VENV)/dev
 	$(BIN)/python -m tools.audit
 
 # Versions stay unless their .in file, or UPGRADE, asks for others: UPGRADE="--upgrade-package django".
-# Universal: for every platform and each Python from 3.11 on, not just those at hand. pip-audit needs
-# pip, and every virtual environment has its own.
+# Universal: for every platform and each Python from 3.11 on, not just those at hand.
 LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 \
-	--fork-strategy fewest --generate-hashes --no-emit-package pip \
+	--fork-strategy fewest --generate-hashes --system-certs \
 	--custom-compile-command "make lock"
 
 lock: $(VENV)/dev
@@ -97,7 +96,8 @@ schema: $(VENV)/dev
 	$(BIN)/python -m tools.openapi_check --write
 
 fuzz: $(VENV)/dev
-	FUZZ_SECONDS=$${FUZZ_SECONDS:-900} TEST_DATABASE=postgresql $(BIN)/python -m pytest -q tests/test_schemathesis.py
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-900} TEST_DATABASE=postgresql $(BIN)/python -m pytest -q --timeout 0 -o faulthandler_timeout=0 \
+		tests/test_schemathesis.py
 
 bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks
