@@ -46,7 +46,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=600,
+        timeout=240,  # less than a test may take, pytest.ini says
         check=False,
     )
     assert done.returncode == 0, done.stdout
