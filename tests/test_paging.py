@@ -232,6 +232,21 @@ def test_a_cursor_of_another_key_is_refused(api, cursor, settings):
     assert api.get(f"{TASKS}?cursor={cursor}", 400)["code"] == "invalid_cursor"
 
 
+def test_a_cursor_of_a_former_key_goes_on(api, cursor, settings):
+    settings.SECRET_KEY_FALLBACKS = ["an even older key", settings.SECRET_KEY]
+    settings.SECRET_KEY = "another key"
+    assert len(api.get(f"{TASKS}?cursor={cursor}")) == 2
+
+
+def test_a_cursor_does_not_reveal_the_title_that_it_holds(api):
+    for _ in range(2):
+        api.create(title="A secret errand")
+    api.get(f"{TASKS}?ordering=title&limit=1")
+    raw = urlsafe_b64decode(cursor_of(links(api)["next"]) + "==")
+    assert b"secret" not in raw
+    assert b"ordering" not in raw
+
+
 def test_a_task_that_changes_its_place_is_no_error(api):
     make_tasks(6, "b")
     ids = [task["id"] for task in api.get(f"{TASKS}?ordering=title&limit=3")]
