@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
 import pytest
 
 from benchmarks.fleet import fleet
@@ -35,11 +36,14 @@ def on_node(server: LiveServer, node: Node, **environment: str) -> Iterator[Guni
         yield gunicorn
 
 
-def executions(node: Node, database: str) -> dict[str, int]:
+Session = psycopg.Connection[tuple[int, int]]
+
+
+def executions(session: Session) -> dict[str, int]:
     """How many statements the node has run so far on a single shard, and on several."""
     sql = """SELECT query_execution_single_shard, query_execution_multi_shard
-             FROM citus_stat_counters WHERE name = %s"""
-    return dict(zip(("single", "multi"), node.execute(sql, [database], database)[0], strict=True))
+             FROM citus_stat_counters WHERE name = current_database()"""
+    return dict(zip(("single", "multi"), session.execute(sql).fetchall()[0], strict=True))
 
 
 def test_every_route_has_a_row() -> None:
@@ -48,10 +52,11 @@ def test_every_route_has_a_row() -> None:
     assert {name for name, _ in missing} == {"healthz", "readyz", "schema", "docs"}
 
 
-def test_the_counters_tell_one_shard_from_several(server: LiveServer, citus: Citus) -> None:
-    before = executions(citus.coordinator, server.database)
-    citus.coordinator.execute("SELECT count(*) FROM tasks_task", database=server.database)
-    after = executions(citus.coordinator, server.database)
+def test_the_counters_tell_one_shard_from_several(server: LiveServer) -> None:
+    with psycopg.connect(server.database_url, autocommit=True) as session:
+        before = executions(session)
+        session.execute("SELECT count(*) FROM tasks_task")
+        after = executions(session)
     assert {kind: after[kind] - before[kind] for kind in after} == {"single": 0, "multi": 1}
 
 
@@ -61,14 +66,18 @@ def test_a_request_touches_one_shard(
     server: LiveServer, citus: Citus, number: int, limit: str
 ) -> None:
     node = citus.nodes[number]
-    with on_node(server, node, MAX_TASKS_PER_OWNER=limit) as gunicorn, Client(gunicorn) as client:
+    with (
+        on_node(server, node, MAX_TASKS_PER_OWNER=limit) as gunicorn,
+        Client(gunicorn) as client,
+        psycopg.connect(node.url(server.database), autocommit=True) as session,
+    ):
         wrong = []
         for row in ROWS:
             key = str(uuid.uuid4())
             task = client.create(headers={"Idempotency-Key": key})
-            before = executions(node, server.database)
+            before = executions(session)
             answer = row.ask(client, task, key)
-            after = executions(node, server.database)
+            after = executions(session)
             touched = {kind: after[kind] - before[kind] for kind in after}
             if answer.status != row.status or touched["multi"]:
                 wrong.append((row.name, answer.status, touched))
