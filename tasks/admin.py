@@ -165,7 +165,7 @@ class TaskAdmin(admin.ModelAdmin):
     form = TaskForm
     readonly_fields = ["owner" if n == "user_id" else n for n in Task.resource.read_only]
     fields = [*Task.resource.writable, *readonly_fields]
-    list_display = ["title", *Task.resource.filterable, "id", "created_at", "updated_at"]
+    list_display = ["title", *Task.resource.filterable, "created_at", "updated_at", "id"]
     list_filter = [*Task.resource.filterable, AgeFilter]
     sortable_by = Task.resource.orderable
     search_fields = ["title"]
