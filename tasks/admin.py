@@ -30,6 +30,7 @@ from django.views.decorators.http import require_http_methods
 
 from tasks.models import Task, TaskQuerySet
 from todo_project.api.converters import parse_uuid
+from todo_project.api.resource import Resource
 from todo_project.database.deadline import end_deadline, extend_deadline
 
 # "View site": there is nothing at /
@@ -160,13 +161,22 @@ def as_json(tasks: TaskQuerySet) -> Iterator[bytes]:
         end_deadline()
 
 
+def filters(resource: Resource) -> list[str]:
+    """Fields with few, known values: those of others Django would look up in the whole table."""
+    return [
+        name
+        for name in resource.filterable
+        if isinstance(field := resource.model_fields[name], models.BooleanField) or field.choices
+    ]
+
+
 @admin.register(Task)
 class TaskAdmin(admin.ModelAdmin):
     form = TaskForm
     readonly_fields = ["owner" if n == "user_id" else n for n in Task.resource.read_only]
     fields = [*Task.resource.writable, *readonly_fields]
     list_display = ["title", *Task.resource.filterable, "created_at", "updated_at", "id"]
-    list_filter = [*Task.resource.filterable, AgeFilter]
+    list_filter = [*filters(Task.resource), AgeFilter]
     sortable_by = Task.resource.orderable
     search_fields = ["title"]
     search_help_text = "A task's id, or a user's id and, if you like, words of a title"

@@ -18,6 +18,7 @@ def test_it_creates_a_task(api, django_assert_num_queries):
         task = api.post(TASKS, {"title": "Buy milk", "description": "2 l", "is_completed": True})
     assert list(task) == KEYS
     assert task == {
+        **Task.resource.defaults,
         "id": task["id"],
         "user_id": ALICE,
         "title": "Buy milk",
