@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 ALONE := $(PYTHON) tools/one_at_a_time.py .make.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-citus test-next check audit lock fuzz bench schema clean
+.PHONY: help run test test-citus test-next coverage check audit lock fuzz bench schema clean
 
 help:
 	@echo "make run     serve the API on SQLite at 127.0.0.1:8000"
 	@echo "make test    the whole suite, on a throw-away PostgreSQL and on SQLite"
 	@echo "make test-citus  the suite on a Citus cluster, where PostgreSQL has the extension"
 	@echo "make check   lint, format, types, Django's checks, migrations, the OpenAPI document"
+	@echo "make coverage  the branches of todo_project and tasks that the suite runs; slower than make test"
 	@echo "make audit   known vulnerabilities among the locked packages; part of make check"
 	@echo "make lock    write requirements*.txt from requirements*.in; UPGRADE=--upgrade takes new versions"
 	@echo "make fuzz    the OpenAPI document against a live server, at length"
@@ -58,6 +59,13 @@ test-next:
 	$(NEXT) -m pip install --quiet --disable-pip-version-check Django==$(NEXT_DJANGO)
 	TEST_DATABASE=sqlite $(NEXT) -m pytest -q -m 'not live'
 	TEST_DATABASE=postgresql $(NEXT) -m pytest -q -m 'not live'
+
+coverage: $(VENV)/dev
+	$(BIN)/coverage erase
+	TEST_DATABASE=sqlite $(BIN)/coverage run -m pytest -q -m 'not live'
+	TEST_DATABASE=postgresql $(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 check: export DEBUG = false
 check: export SECRET_KEY = not-a-secret-but-as-long-and-as-varied-as-a-key-has-to-be-0123456789

@@ -39,6 +39,9 @@ HOST = "127.0.0.1"
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 # Nothing of the developer's environment: PGDATA, PGOPTIONS or LC_ALL would change a server.
 CLEAN_ENVIRONMENT = {"PATH": os.environ.get("PATH", os.defpath), "HOME": os.path.expanduser("~")}
+# `make coverage` measures the servers as well.
+if coverage := os.environ.get("COVERAGE_PROCESS_CONFIG"):
+    CLEAN_ENVIRONMENT["COVERAGE_PROCESS_CONFIG"] = coverage
 
 # What every run has, whatever the developer's shell or .env file says. An empty value counts as
 # not set, but keeps the .env file's from being read.
