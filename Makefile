@@ -51,14 +51,15 @@ test-citus: $(VENV)/dev
 # What is coming: the next Python and Django, without the tests that boot servers.
 NEXT_PYTHON ?= python3.13
 NEXT_DJANGO := 6.1.3
+NEXT_DATABASES ?= sqlite postgresql
 NEXT := .venv-next/bin/python
 
 test-next:
 	test -x $(NEXT) || $(NEXT_PYTHON) -m venv .venv-next
 	$(NEXT) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	$(NEXT) -m pip install --quiet --disable-pip-version-check Django==$(NEXT_DJANGO)
-	TEST_DATABASE=sqlite $(NEXT) -m pytest -q -m 'not live'
-	TEST_DATABASE=postgresql $(NEXT) -m pytest -q -m 'not live'
+	for database in $(NEXT_DATABASES); do \
+		TEST_DATABASE=$$database $(NEXT) -m pytest -q -m 'not live' || exit 1; done
 
 coverage: $(VENV)/dev
 	$(BIN)/coverage erase
