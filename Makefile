@@ -6,19 +6,21 @@ BIN := $(VENV)/bin
 ALONE := $(PYTHON) tools/one_at_a_time.py .make.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-citus test-next coverage check audit lock fuzz bench schema clean
+.PHONY: help run test test-citus test-next coverage check audit lock fuzz bench schema sessions clean
 
 help:
 	@echo "make run     serve the API on SQLite at 127.0.0.1:8000"
 	@echo "make test    the whole suite, on a throw-away PostgreSQL and on SQLite"
 	@echo "make test-citus  the suite on a Citus cluster, where PostgreSQL has the extension"
-	@echo "make check   lint, format, types, Django's checks, migrations, the OpenAPI document"
+	@echo "make test-next  the suite on the next Python and Django"
+	@echo "make check   lint, format, types, Django's checks, migrations, the OpenAPI document, the documents"
 	@echo "make coverage  the branches of todo_project and tasks that the suite runs; slower than make test"
 	@echo "make audit   known vulnerabilities among the locked packages; part of make check"
 	@echo "make lock    write requirements*.txt from requirements*.in; UPGRADE=--upgrade takes new versions"
 	@echo "make fuzz    the OpenAPI document against a live server, at length"
-	@echo "make bench   the yardsticks, side by side with the peers"
+	@echo "make bench   the benchmarks, side by side with the peers"
 	@echo "make schema  write openapi.yaml anew"
+	@echo "make sessions  write the outputs of README.md and docs/api.md anew"
 
 $(VENV)/runtime: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
@@ -84,6 +86,7 @@ check: $(VENV)/dev
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python -m tools.migration_lint
 	$(BIN)/python -m tools.openapi_check
+	$(BIN)/python -m tools.docs_check
 	$(BIN)/python -m tools.audit
 
 audit: $(VENV)/dev
@@ -103,6 +106,9 @@ lock: $(VENV)/dev
 # The document of AUTH_MODE=jwt; no database or token is touched.
 schema: $(VENV)/dev
 	$(BIN)/python -m tools.openapi_check --write
+
+sessions: $(VENV)/dev
+	WRITE_SESSIONS=1 TEST_DATABASE=sqlite $(BIN)/python -m pytest -q tests/test_readme.py
 
 fuzz: $(VENV)/dev
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-900} TEST_DATABASE=postgresql $(BIN)/python -m pytest -q --timeout 0 -o faulthandler_timeout=0 \

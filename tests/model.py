@@ -1,4 +1,4 @@
-"""The README's contract for tasks as a plain Python model, without HTTP, SQL or concurrency.
+"""The contract for tasks (docs/api.md) as a plain Python model, without HTTP, SQL or concurrency.
 
 `Model.take(request, answer)` says what the contract makes of one request, and goes on to the state
 after it. What only the server can decide (ids, times, tags) is taken from its answer, once it is

@@ -11,9 +11,7 @@ from tasks.list_parameters import PARSERS
 from tests.client import API
 from tests.live import routes
 from todo_project.api.fields import NO_NULL_CHARACTERS, trimmed_pattern
-from todo_project.api.openapi import CODES
 from tools.openapi_check import CHECKED_IN
-from tools.servers import PROJECT_ROOT
 
 YAML = {"Accept": "application/yaml"}
 ALWAYS = {401, 403, 406, 413, 429, 500, 503}
@@ -30,7 +28,7 @@ OPERATIONS = {
     "getHealth": {200, 413, 500},
     "getReadiness": {200, 413, 500, 503},
 }
-"""The README's contract: every status of every operation."""
+"""The contract: every status of every operation."""
 
 
 @pytest.fixture
@@ -126,13 +124,6 @@ def test_its_list_parameters_are_those_that_are_read(document):
     ]
     queries = [components[name]["name"] for name in names if components[name]["in"] == "query"]
     assert queries == list(PARSERS)
-
-
-def test_its_codes_are_those_of_the_readme():
-    table = (PROJECT_ROOT / "README.md").read_text().partition("## Errors")[2]
-    codes = set(re.findall(r"^\| \d{3} \| `(\w+)`", table, re.MULTILINE))
-    # The admin is no part of the document.
-    assert codes - {"csrf_failed", "too_many_attempts"} == set(CODES)
 
 
 def test_its_titles_are_exactly_those_that_are_accepted():

@@ -1,27 +1,32 @@
-"""The documents say what the service does."""
+"""The documents say what the service does. `make sessions` writes the outputs that they show."""
 
+import os
 import re
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.database_plugin import manage
+from tools.servers import CLEAN_ENVIRONMENT, free_port
+
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "docs/api.md"]
 VOLATILE = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
     r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 )
+SESSION = re.compile(r"(?<=```console\n).*?(?=```)", re.DOTALL)
 
 
-def sessions() -> list[tuple[str, str]]:
-    """Each command of the README's sessions, with the output shown under it."""
-    found = []
-    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL):
+def commands(document: str) -> Iterator[tuple[str, str]]:
+    """Each command of a document's sessions, with the output shown under it."""
+    for block in SESSION.findall(document):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, _, output = part.partition("\n")
-            found.append((command, output.strip()))
-    return found
+            yield command, output.strip()
 
 
 class Names:
@@ -36,42 +41,62 @@ class Names:
         )
 
 
-@pytest.mark.live
-def test_its_sessions_print_what_it_shows(live_server_factory):
-    server = live_server_factory(vendor="sqlite", DEBUG="true")
-    shown, printed = Names(), Names()
+def run(document: str, base_url: str) -> list[str]:
+    """What the commands of a document print, one after another in one shell."""
     end = "--- end of output ---"
-    script = "".join(f"{command}\necho; echo '{end}'\n" for command, _ in sessions())
-    script = script.replace("http://127.0.0.1:8000", server.base_url)
+    script = "".join(f"{command}\necho; echo '{end}'\n" for command, _ in commands(document))
+    script = script.replace("http://127.0.0.1:8000", base_url)
     done = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=True)
-    outputs = done.stdout.split(end)
-    for (command, expected), output in zip(sessions(), outputs, strict=False):
-        assert (command, printed(output.strip())) == (command, shown(expected))
+    return [output.strip() for output in done.stdout.split(end)[:-1]]
 
 
-def table(heading: str) -> list[list[str]]:
-    """The cells of the first table below a heading."""
-    section = README.split(f"\n{heading}\n")[1].split("\n## ")[0]
-    rows = [line.strip("|").split(" | ") for line in section.splitlines() if line[:1] == "|"]
-    return [[cell.strip() for cell in row] for row in rows[2:]]
+@pytest.mark.live
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_its_sessions_print_what_it_shows(live_server_factory, path):
+    server = live_server_factory(vendor="sqlite", DEBUG="true")
+    document = path.read_text()
+    if os.environ.get("WRITE_SESSIONS"):
+        outputs = iter(run(document, server.base_url))
+
+        def written(match: re.Match[str]) -> str:
+            lines = []
+            for command, _ in commands(f"```console\n{match[0]}```"):
+                lines += [f"$ {command}", *filter(None, [next(outputs)])]
+            return "\n".join(lines) + "\n"
+
+        document = SESSION.sub(written, document)
+        path.write_text(document)
+    for _ in range(2):  # a reader may run it again
+        shown, printed = Names(), Names()
+        for (command, expected), output in zip(
+            commands(document), run(document, server.base_url), strict=True
+        ):
+            assert (command, printed(output)) == (command, shown(expected))
 
 
-def test_its_settings_are_those_that_are_read():
-    readers = r"env\.(?:text|required|boolean|integer|choice|words)\(\s*\"([A-Z_]+)\""
-    read = {
-        name
-        for path in ("todo_project/settings.py", "gunicorn.conf.py")
-        for name in re.findall(readers, (ROOT / path).read_text())
-    }
-    shown = {name for row in table("## Settings") for name in re.findall("`([A-Z_]+)`", row[0])}
-    assert shown | {"BETTER_AUTH_SECRET"} == read
-    example = (ROOT / ".env.example").read_text()
-    assert set(re.findall("^([A-Z_]+)=", example, re.MULTILINE)) == shown
-
-
-def test_its_error_codes_are_those_of_the_openapi_document():
-    document = (ROOT / "openapi.yaml").read_text()
-    shown = {row[1].strip("`") for row in table("## Errors")}
-    missing = {code for code in shown if not re.search(rf"\b{code}\b", document)}
-    # These are said outside the API: by the admin, and to a Host that is not ours.
-    assert missing <= {"csrf_failed", "invalid_host", "bad_request", "too_many_attempts"}
+@pytest.mark.live
+def test_the_block_that_tries_authentication_works_when_pasted_whole(tmp_path):
+    document = (ROOT / "docs/authentication.md").read_text()
+    [block] = re.findall(r"```sh\n(.*?)```", document, re.DOTALL)
+    url = f"sqlite:///{tmp_path}/db.sqlite3"
+    manage(url, "migrate", "--verbosity=0")
+    for shown, here in {
+        "make run": f"exec {sys.executable} -m todo_project > {tmp_path}/log 2>&1",
+        ".venv/bin/python": sys.executable,
+        "PORT=8001": f"PORT={free_port()}",
+    }.items():
+        assert shown in block
+        block = block.replace(shown, here)
+    done = subprocess.run(
+        ["bash"],
+        input=block,
+        env={**CLEAN_ENVIRONMENT, "DATABASE_URL": url},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    refused, tasks = done.stdout.splitlines()
+    assert '"code":"not_authenticated"' in refused
+    assert tasks == "[]"

@@ -1,4 +1,4 @@
-"""Settings, all from the environment or a `.env` file. README.md has the table."""
+"""Settings, all from the environment or a `.env` file. docs/settings.md has the table."""
 
 import ipaddress
 import re
