@@ -1,3 +1,5 @@
+from importlib import import_module
+
 import pytest
 from django.core.management import call_command
 
@@ -16,6 +18,12 @@ def django_db_setup(django_db_setup, django_db_blocker) -> None:
     if on_citus():
         with django_db_blocker.unblock():
             call_command("distribute", "--shards=8")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def urls() -> None:
+    """The routes are those without DEBUG, also when the first test of the run sets it."""
+    import_module("todo_project.urls")
 
 
 @pytest.fixture
