@@ -81,9 +81,9 @@ def test_the_block_that_tries_authentication_works_when_pasted_whole(tmp_path):
     url = f"sqlite:///{tmp_path}/db.sqlite3"
     manage(url, "migrate", "--verbosity=0")
     for shown, here in {
-        "make run": f"exec {sys.executable} -m todo_project > {tmp_path}/log 2>&1",
         ".venv/bin/python": sys.executable,
         "PORT=8001": f"PORT={free_port()}",
+        "make run": f"exec {sys.executable} -m todo_project > {tmp_path}/log 2>&1",
     }.items():
         assert shown in block
         block = block.replace(shown, here)
