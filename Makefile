@@ -43,11 +43,11 @@ run: $(VENV)/runtime
 	$(BIN)/python -m todo_project
 
 test: $(VENV)/dev
-	TEST_DATABASE=sqlite $(BIN)/python -m pytest -q -m 'not live'
-	TEST_DATABASE=postgresql $(BIN)/python -m pytest -q
+	TEST_DATABASE=sqlite $(BIN)/python -m pytest -m 'not live'
+	TEST_DATABASE=postgresql $(BIN)/python -m pytest
 
 test-citus: $(VENV)/dev
-	TEST_DATABASE=citus $(BIN)/python -m pytest -q -m 'not live'
+	TEST_DATABASE=citus $(BIN)/python -m pytest -m 'not live'
 	TEST_DATABASE=citus $(BIN)/python -m pytest -q tests/test_distribute.py tests/test_citus.py
 
 # What is coming: the next Python and Django, without the tests that boot servers.
@@ -61,12 +61,12 @@ test-next:
 	$(NEXT) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	$(NEXT) -m pip install --quiet --disable-pip-version-check Django==$(NEXT_DJANGO)
 	for database in $(NEXT_DATABASES); do \
-		TEST_DATABASE=$$database $(NEXT) -m pytest -q -m 'not live' || exit 1; done
+		TEST_DATABASE=$$database $(NEXT) -m pytest -m 'not live' || exit 1; done
 
 coverage: $(VENV)/dev
 	$(BIN)/coverage erase
-	TEST_DATABASE=sqlite $(BIN)/coverage run -m pytest -q -m 'not live'
-	TEST_DATABASE=postgresql $(BIN)/coverage run -m pytest -q
+	TEST_DATABASE=sqlite $(BIN)/coverage run -m pytest -m 'not live'
+	TEST_DATABASE=postgresql $(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
