@@ -200,10 +200,22 @@ SAFE = UNSAFE.replace("migrations.AddIndex", "operations.AddIndexConcurrently").
 )
 
 
+NO_DEFAULT = re.sub(
+    "migrations.AddIndex.*",
+    'migrations.AddField("task", "priority", models.SmallIntegerField(default=3)),',
+    UNSAFE,
+)
+
+
 @pytest.mark.parametrize(
     ("migration", "status", "told"),
-    [(UNSAFE, 1, r"0002_more\.sql:.* require-concurrent-index-creation"), (SAFE, 0, "^$")],
-    ids=["unsafe", "safe"],
+    [
+        (UNSAFE, 1, r"0002_more\.sql:.* require-concurrent-index-creation"),
+        (NO_DEFAULT, 1, r'0002_more\.sql: "priority" keeps no default'),
+        (NO_DEFAULT.replace("default=3", "default=3, db_default=3"), 0, "^$"),
+        (SAFE, 0, "^$"),
+    ],
+    ids=["unsafe", "no default", "default", "safe"],
 )
 def test_the_linter_rejects_an_unsafe_migration(
     tmp_path: Path, migration: str, status: int, told: str

@@ -29,11 +29,13 @@ EXCLUDED = [
 # An index made concurrently waits for a lock that holds up neither readers nor writers. One that
 # gives up stays behind invalid, and IF NOT EXISTS would take that for the index.
 CONCURRENTLY = re.compile(r"^(?=(CREATE|CREATE UNIQUE|DROP) INDEX CONCURRENTLY)", re.MULTILINE)
+# Processes of the release before insert rows without the new column.
+LOST_DEFAULT = re.compile(r'ALTER COLUMN ("\w+") DROP DEFAULT')
 CONCURRENTLY_EXCLUDED = "require-lock-timeout, prefer-robust-stmts"
 
 
 def lint_migrations() -> int:
-    """Lint them on a throw-away PostgreSQL, and return squawk's exit status."""
+    """Lint them on a throw-away PostgreSQL, and return the exit status."""
     settings = os.environ.get("DJANGO_SETTINGS_MODULE", ENVIRONMENT["DJANGO_SETTINGS_MODULE"])
     squawk = shutil.which("squawk", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if squawk is None:
@@ -45,16 +47,21 @@ def lint_migrations() -> int:
         folder = server.folder / "sql"
         folder.mkdir()
         loader = MigrationLoader(None)
+        status = 0
         names = sorted(name for app, name in loader.disk_migrations if app == APP)
         for name in names:
             sql = io.StringIO()
             call_command("sqlmigrate", APP, name, no_color=True, stdout=sql)
+            for column in LOST_DEFAULT.findall(sql.getvalue()):
+                line = f"{name}.sql: {column} keeps no default: give its field a db_default\n"
+                sys.stdout.write(line)
+                status = 1
             (folder / f"{name}.sql").write_text(
                 CONCURRENTLY.sub(f"-- squawk-ignore {CONCURRENTLY_EXCLUDED}\n", sql.getvalue())
             )
         command = [squawk, "--reporter=gcc", f"--exclude={','.join(EXCLUDED)}"]
         files = [f"{name}.sql" for name in names]
-        return subprocess.run([*command, *files], cwd=folder, check=False).returncode
+        return subprocess.run([*command, *files], cwd=folder, check=False).returncode or status
 
 
 if __name__ == "__main__":
