@@ -158,12 +158,11 @@ class TaskQuerySet(models.QuerySet["Task"]):
         if not values:
             task = self.fetch(id)
             return task if task is None or preconditions.are_met_by(task) else None
-        new = self._statements().parameters(values)
-        return self._update(id, tuple(values), new + new, preconditions)
+        return self._update(id, values, preconditions)
 
     def toggle(self, id: UUID, preconditions: Preconditions = NO_PRECONDITIONS) -> TaskJSON | None:
         """Complete an open task, reopen a completed one; of two at once neither is lost."""
-        return self._update(id, (), [], preconditions)
+        return self._update(id, {}, preconditions)
 
     def remove(self, id: UUID, preconditions: Preconditions = NO_PRECONDITIONS) -> bool:
         """Delete a task for good; whether there was one that meets the preconditions."""
@@ -226,12 +225,14 @@ class TaskQuerySet(models.QuerySet["Task"]):
             yield erased
 
     def _update(
-        self, id: UUID, names: tuple[str, ...], new: list[Any], preconditions: Preconditions
+        self, id: UUID, values: Mapping[str, Any], preconditions: Preconditions
     ) -> TaskJSON | None:
+        """Set some fields, or with none toggle."""
         statements = self._statements()
         where, conditions = self._where(statements, id, preconditions)
+        new = statements.parameters(values) * 2  # to set, and to compare with
         now = statements.parameters({"updated_at": datetime.now(UTC)})
-        rows = run(statements.update(names, *conditions), [*new, *now, *where])
+        rows = run(statements.update(tuple(values), *conditions), [*new, *now, *where])
         return statements.read(rows[0]) if rows else None
 
     def _statements(self) -> Statements:
