@@ -1,4 +1,4 @@
-"""The yardsticks: what the service costs, beside its peers, in one run on one machine."""
+"""The benchmarks: what the service costs, beside its peers, in one run on one machine."""
 
 import os
 

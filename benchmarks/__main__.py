@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick] [name…]`: run the yardsticks, or those named.
+"""`python -m benchmarks [--quick] [name…]`: run the benchmarks, or those named.
 
 round_trips   database round trips of every route, and p50 with 10 ms to the database
 instructions  per request in process, by callgrind; more with `python -m benchmarks.instructions`
@@ -32,7 +32,7 @@ def count_instructions(databases: Databases) -> None:
     instructions.compare(databases.empty(), routes, peers=True)
 
 
-YARDSTICKS = {
+BENCHMARKS = {
     "round_trips": round_trips.main,
     "instructions": count_instructions,
     "cpu": cpu.main,
@@ -44,8 +44,8 @@ YARDSTICKS = {
 
 def main() -> None:
     arguments = sys.argv[1:]
-    names = [name for name in arguments if name != "--quick"] or list(YARDSTICKS)
-    if set(names) - set(YARDSTICKS):
+    names = [name for name in arguments if name != "--quick"] or list(BENCHMARKS)
+    if set(names) - set(BENCHMARKS):
         sys.exit(__doc__)
     with data.databases(quick="--quick" in arguments) as databases:
         versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
@@ -54,7 +54,7 @@ def main() -> None:
         print(", ".join(versions))
         for name in names:
             start = time.monotonic()
-            YARDSTICKS[name](databases)
+            BENCHMARKS[name](databases)
             average = os.getloadavg()[0]
             print(f"\n({name}: {time.monotonic() - start:.0f} s, load average {average:.2f})")
             sys.stdout.flush()

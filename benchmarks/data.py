@@ -1,4 +1,4 @@
-"""What every yardstick stands on: a PostgreSQL, the tables, and tasks whose names are known.
+"""What every benchmark stands on: a PostgreSQL, the tables, and tasks whose names are known.
 
 Task number `n` of a load for N users belongs to the `n % N`-th of them; its id and its owner's are
 the MD5 of their numbers, so a client can name any task without asking, and the ids are as
@@ -94,9 +94,9 @@ def load(database_url: str, tasks: range, users: range, *tables: str) -> None:
 
 @dataclass
 class Databases:
-    """A throw-away server, from which each yardstick takes a database of its own.
+    """A throw-away server, from which each benchmark takes a database of its own.
 
-    A database is filled once and then copied, so that what one yardstick deletes the next finds.
+    A database is filled once and then copied, so that what one benchmark deletes the next finds.
     """
 
     server: PostgreSQL

@@ -1,4 +1,4 @@
-"""How results look: one table each, and a verdict beside what the yardstick asks."""
+"""How results look: one table each, and a verdict beside what the benchmark asks."""
 
 from __future__ import annotations
 
