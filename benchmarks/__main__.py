@@ -4,6 +4,7 @@ round_trips   database round trips of every route, and p50 with 10 ms to the dat
 instructions  per request in process, by callgrind; more with `python -m benchmarks.instructions`
 cpu           server CPU per request
 load          1000 users, each a request a second; and the memory of a worker after it
+memory        of a worker, fresh and after 500 lists of 1000 long tasks
 growth        10,000 tasks against 1,000,000
 pages         page 1 against page 1000
 
@@ -18,7 +19,7 @@ import platform
 import sys
 import time
 
-from benchmarks import clients, cpu, data, growth, instructions, load, round_trips
+from benchmarks import clients, cpu, data, growth, instructions, load, memory, round_trips
 from benchmarks.data import Databases
 
 PACKAGES = (
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "instructions": count_instructions,
     "cpu": cpu.main,
     "load": load.main,
+    "memory": memory.main,
     "growth": growth.main,
     "pages": growth.pages,
 }

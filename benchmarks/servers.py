@@ -51,7 +51,9 @@ class Web(Server):
         granian = ["granian", f"--workers={processes}", f"--blocking-threads={threads}"]
         granian += [f"--port={self.port}", "--interface=wsgi", "--http=1", "--no-ws", "--no-log"]
         command = {
-            "service": ["gunicorn", "--config=gunicorn.conf.py", application],
+            "service": ["gunicorn", "--config=gunicorn.conf.py", application]
+            if application != SERVICE
+            else ["todo_project"],
             "FastAPI": [*uvicorn, "benchmarks.peer_fastapi:app"],
             "default DRF": [*gunicorn, "benchmarks.peer_drf:application"],
             "gunicorn": [*gunicorn, application],

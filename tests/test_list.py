@@ -1,7 +1,12 @@
 """GET /api/{user_id}/tasks: what is in it, filters, search and order."""
 
+import gc
+import weakref
+
 import pytest
+from django.core.handlers.wsgi import WSGIHandler
 from django.db import connection
+from django.test import RequestFactory
 
 from tests.client import BOB, CHARLIE
 from tests.values import KEYS, TASKS, make_tasks
@@ -204,3 +209,20 @@ def test_the_default_limit_is_a_thousand(api):
     make_tasks(1001)
     assert len(api.get(TASKS)) == 1000
     assert 'rel="next"' in api.last["Link"]
+
+
+def test_a_list_is_freed_without_the_garbage_collector(api):
+    """A cycle would keep pages of up to 2 MB in memory for many requests."""
+    api.create()
+    handler = WSGIHandler()
+    gc.collect()
+    gc.disable()
+    try:
+        response = handler.get_response(RequestFactory().get(TASKS, headers={"Host": "localhost"}))
+        assert response.status_code == 200
+        response.close()
+        page = weakref.ref(response)
+        del response
+        assert page() is None
+    finally:
+        gc.enable()
