@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -13,6 +13,8 @@ from django.core.validators import MaxLengthValidator
 from django.db import connection, models
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Length
+from django.db.models.lookups import Exact
+from django.db.models.sql.where import AND
 
 from tasks.statements import PageQuery, Statements
 from todo_project.api.resource import APIField, Resource
@@ -77,13 +79,6 @@ class TaskQuerySet(models.QuerySet["Task"]):
     `owned_by` returned: they know no other condition than the owner."""
 
     _owner: UUID | None = None
-
-    def owned_by(self, owner: UUID) -> Self:
-        """All tasks of one owner. Sets derived from this one have no operations."""
-        tasks = self.filter(user_id=owner)
-        if not self.query.where:
-            tasks._owner = owner
-        return tasks
 
     def add(
         self, values: Mapping[str, Any], key: str | None = None, limit: int | None = None
@@ -236,7 +231,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
         return statements.read(rows[0]) if rows else None
 
     def _statements(self) -> Statements:
-        return statements(connection.vendor)
+        return statements()
 
     def _required_owner(self) -> UUID:
         if self._owner is None:
@@ -260,6 +255,19 @@ class TaskQuerySet(models.QuerySet["Task"]):
         return key + lists, tuple(times is not None for times in preconditions)
 
 
+class TaskManager(models.Manager.from_queryset(TaskQuerySet)):  # type: ignore[misc]
+    def owned_by(self, owner: UUID) -> TaskQuerySet:
+        """All tasks of one owner. Sets derived from this one have no operations.
+
+        As `filter(user_id=owner)` makes it, which looks up the same column and lookup anew for
+        each request: a sixth of the instructions of a GET.
+        """
+        tasks: TaskQuerySet = self.get_queryset()
+        tasks.query.where.add(Exact(OWNER, owner), AND)
+        tasks._owner = owner
+        return tasks
+
+
 class Task(models.Model):
     """A thing to do, of one owner, whom the token names: there is no table of API users.
 
@@ -279,7 +287,7 @@ class Task(models.Model):
     idempotency_key = models.TextField(null=True, editable=False)
     idempotency_digest = models.TextField(null=True, editable=False)
 
-    objects = models.Manager.from_queryset(TaskQuerySet)()
+    objects = TaskManager()
     resource: Resource
 
     class Meta:
@@ -379,13 +387,14 @@ Task.resource = Resource(
     },
 )
 FIELDS = Task.resource.model_fields
+OWNER = FIELDS["user_id"].cached_col
 NOTHING = dict.fromkeys(FIELDS) | Task.resource.defaults
 """The columns of an INSERT in their order, with the defaults of writable fields."""
 
 
 @cache
-def statements(vendor: str) -> Statements:
-    return Statements(Task.resource, vendor)
+def statements() -> Statements:
+    return Statements(Task.resource, connection.vendor)
 
 
 def digest(values: Mapping[str, Any]) -> str:

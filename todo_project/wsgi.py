@@ -4,7 +4,7 @@ import os
 
 import django
 from django.core.handlers.wsgi import WSGIHandler
-from django.db import close_old_connections
+from django.db import connection
 from django.http import HttpRequest, HttpResponseBase
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "todo_project.settings")
@@ -14,7 +14,7 @@ class Handler(WSGIHandler):
     """Checks the thread's database connection by itself: see `TodoProjectConfig`."""
 
     def get_response(self, request: HttpRequest) -> HttpResponseBase:
-        close_old_connections()
+        connection.close_if_unusable_or_obsolete()
         return super().get_response(request)
 
 
