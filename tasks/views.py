@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
+import orjson
 from django.conf import settings
+from django.http import HttpResponse
 from django.urls import reverse
 from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound, ParseError, UnsupportedMediaType
@@ -45,7 +47,7 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
     def get_queryset(self) -> TaskQuerySet:
         return Task.objects.owned_by(self.kwargs["user_id"])
 
-    def list(self, request: Request, user_id: UUID) -> Response:
+    def list(self, request: Request, user_id: UUID) -> HttpResponse:
         parameters = ListParameters(request, user_id)
         found = self.get_queryset().page(parameters.query)
         page, links = parameters.paginate(found, reverse("task-list", args=[user_id]))
@@ -55,7 +57,7 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
         headers = {"ETag": page_etag(body, links)} | ({"Link": links} if links else {})
         return self._read(request, body, headers)
 
-    def create(self, request: Request, user_id: UUID) -> Response:
+    def create(self, request: Request, user_id: UUID) -> HttpResponse:
         body = self._body(request)
         key = self._idempotency_key(request)
         values = CreateTaskSerializer.validate_body(body)
@@ -73,20 +75,20 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
         location = reverse("task-detail", args=[user_id, task["id"]])
         return self._task(task, status=201, headers={"Location": location})
 
-    def retrieve(self, request: Request, user_id: UUID, id: UUID) -> Response:
+    def retrieve(self, request: Request, user_id: UUID, id: UUID) -> HttpResponse:
         task = self._found(self.get_queryset().fetch(id))
-        return self._read(request, task, {"ETag": task_etag(task)})
+        return self._read(request, orjson.dumps(task), {"ETag": task_etag(task)})
 
-    def update(self, request: Request, user_id: UUID, id: UUID) -> Response:
+    def update(self, request: Request, user_id: UUID, id: UUID) -> HttpResponse:
         values = ReplaceTaskSerializer.validate_body(self._body(request))
         return self._change(request, id, values)
 
-    def partial_update(self, request: Request, user_id: UUID, id: UUID) -> Response:
+    def partial_update(self, request: Request, user_id: UUID, id: UUID) -> HttpResponse:
         values = UpdateTaskSerializer.validate_body(self._body(request))
         return self._change(request, id, values)
 
     @action(detail=True, methods=["patch"], name="Complete or reopen")
-    def complete(self, request: Request, user_id: UUID, id: UUID) -> Response:
+    def complete(self, request: Request, user_id: UUID, id: UUID) -> HttpResponse:
         if request.stream is None:
             return self._task(self._write(request, id, lambda tasks, p: tasks.toggle(id, p)))
         values = CompleteTaskSerializer.validate_body(self._body(request))
@@ -123,15 +125,15 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
             )
         return key
 
-    def _read(self, request: Request, body: Any, headers: dict[str, str]) -> Response:
+    def _read(self, request: Request, body: bytes, headers: dict[str, str]) -> HttpResponse:
         conditions = Conditions.of(request)
         if conditions.if_match_fails(headers["ETag"]):
             raise PreconditionFailed(headers={"ETag": headers["ETag"]})
         if conditions.if_none_match_fails(headers["ETag"]):
             return Response(status=304, headers=headers)
-        return Response(body, headers=headers)
+        return self.json_response(body, headers=headers)
 
-    def _change(self, request: Request, id: UUID, values: dict[str, Any]) -> Response:
+    def _change(self, request: Request, id: UUID, values: dict[str, Any]) -> HttpResponse:
         return self._task(self._write(request, id, lambda tasks, p: tasks.change(id, values, p)))
 
     def _write(
@@ -157,6 +159,6 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
 
     def _task(
         self, task: TaskJSON, status: int = 200, headers: Mapping[str, str] | None = None
-    ) -> Response:
+    ) -> HttpResponse:
         headers = {"ETag": task_etag(task), **(headers or {})}
-        return Response(task, status=status, headers=headers)
+        return self.json_response(orjson.dumps(task), status, headers)

@@ -11,7 +11,6 @@ from django.utils.safestring import SafeString, mark_safe
 from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer
 
 from todo_project.api.middleware import page_policy
-from todo_project.api.renderers import JSONRenderer
 
 # The ids of a list's objects, in indented and escaped JSON: no text of a user begins a line.
 _listed_id = re.compile(r"^(    &quot;id&quot;: &quot;)([^&]+)", re.MULTILINE)
@@ -31,8 +30,6 @@ class Renderer(BrowsableAPIRenderer):
         renderer_context: Mapping[str, Any] | None = None,
     ) -> Any:
         assert renderer_context is not None
-        if data is not None:  # it may hold JSON that the database wrote
-            data = orjson.loads(JSONRenderer().render(data))
         page = super().render(data, accepted_media_type, renderer_context)
         renderer_context["response"]["Content-Security-Policy"] = page_policy(form_action="'self'")
         return page

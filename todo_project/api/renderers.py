@@ -15,14 +15,7 @@ class JSONRenderer(BaseRenderer):
     def render(
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None
     ) -> bytes:
-        # REST framework's Response puts itself in here: a cycle, which would keep a page of tasks
-        # in memory until the garbage collector runs.
-        (renderer_context or {}).pop("response", None)
         if data is None:
             return b""
         indented = (renderer_context or {}).get("indent")  # for a page of the browsable API
-        if isinstance(data, bytes):  # JSON already
-            if not indented:
-                return data
-            data = orjson.loads(data)
         return orjson.dumps(data, option=orjson.OPT_INDENT_2 if indented else None)

@@ -1,11 +1,12 @@
 """What all API views share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+import orjson
 from django.conf import settings
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
@@ -29,9 +30,20 @@ class APIMixin(APIView):
         # Django REST framework would send Allow with every response.
         return {"Vary": "Accept"} if settings.DEBUG else {}
 
+    def json_response(
+        self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> HttpResponse:
+        """A response with this JSON, or for a browser the page that shows it.
+
+        REST framework's own Response takes five times as long to make.
+        """
+        if self.request.accepted_renderer.format != JSONRenderer.format:
+            return Response(orjson.loads(body), status, headers=headers)
+        return HttpResponse(body, JSONRenderer.media_type, status, headers=headers)
+
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Without the reference from the view to its response, which refers to the view: a page
-        of tasks would stay in memory until the garbage collector runs."""
+        """Without the reference from the view to its response: view and request refer to each
+        other, and a page of tasks would stay in memory until the garbage collector runs."""
         try:
             return super().dispatch(request, *args, **kwargs)
         finally:
