@@ -45,8 +45,9 @@ class Conditions(NamedTuple):
 
     @classmethod
     def of(cls, request: HttpRequest) -> Self:
-        match = request.META.get("HTTP_IF_MATCH")
-        none_match = request.META.get("HTTP_IF_NONE_MATCH")
+        meta = request.META
+        match = meta.get("HTTP_IF_MATCH")
+        none_match = meta.get("HTTP_IF_NONE_MATCH")
         return cls(
             None if match is None else [tag.strip() for tag in match.split(",")],
             None

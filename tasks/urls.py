@@ -7,12 +7,12 @@ BROWSABLE = {"detail": True, "basename": "task"}
 
 urlpatterns = [
     path(
-        "<uuid:user_id>/tasks",
+        "api/<uuid:user_id>/tasks",
         TaskViewSet.as_view({"get": "list", "post": "create"}, name="Tasks"),
         name="task-list",
     ),
     path(
-        "<uuid:user_id>/tasks/<uuid:id>",
+        "api/<uuid:user_id>/tasks/<uuid:id>",
         TaskViewSet.as_view(
             {"get": "retrieve", "put": "update", "patch": "partial_update", "delete": "destroy"},
             name="Task",
@@ -21,7 +21,7 @@ urlpatterns = [
         name="task-detail",
     ),
     path(
-        "<uuid:user_id>/tasks/<uuid:id>/complete",
+        "api/<uuid:user_id>/tasks/<uuid:id>/complete",
         TaskViewSet.as_view({"patch": "complete"}, name="Complete", **BROWSABLE),
         name="task-complete",
     ),

@@ -5,12 +5,16 @@ from django.core.handlers.base import reset_urlconf
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, reset_queries
 
+from todo_project.api import converters
+
 
 class TodoProjectConfig(AppConfig):
     name = "todo_project"
 
     def ready(self) -> None:
         from todo_project import checks  # noqa: F401  # registers them
+
+        converters.install()  # before any route is made
 
         # Sending a signal that has receivers costs as much as resolving the URL, and these two are
         # sent for each request. `wsgi.Handler` checks the connections when a request starts. Once

@@ -2,17 +2,15 @@
 
 from django.conf import settings
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import path
 
-from todo_project.api import converters
+import tasks.urls
 from todo_project.api.docs import DocsView, IndexView, SchemaView
 from todo_project.api.health import HealthView, ReadyView
 
-converters.install()
-
 urlpatterns = [
     *([path("", IndexView.as_view(), name="index")] if settings.DEBUG else []),
-    path("api/", include("tasks.urls")),
+    *tasks.urls.urlpatterns,  # include() would add a resolver to each request
     path("api/schema", SchemaView.as_view(), name="schema"),
     path("api/docs", DocsView.as_view(), name="docs"),
     path("healthz", HealthView.as_view(), name="healthz"),
