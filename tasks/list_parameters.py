@@ -13,6 +13,7 @@ from rest_framework.exceptions import ValidationError
 from tasks import cursors
 from tasks.models import Task, TaskJSON
 from tasks.statements import Cursor, PageQuery
+from todo_project.api.fields import ChoiceField, IntegerField, StrictField, TextField
 from todo_project.api.problems import BadRequest, FieldError, field_error
 
 MAX_LIMIT = 1000
@@ -23,33 +24,44 @@ ORDERINGS = tuple(dict.fromkeys([PageQuery().ordering, *_both_ways]))  # the def
 _has_surrogates = re.compile("[\ud800-\udfff]").search
 
 
-def parse_search(text: str) -> str:
-    if not 1 <= len(text) <= MAX_SEARCH_LENGTH:
-        raise ValidationError(f"It must have 1 to {MAX_SEARCH_LENGTH} characters.")
-    if "\0" in text:
-        raise ValidationError("Null characters are not allowed.")
-    return text
+class LimitField(IntegerField):
+    def parse_parameter(self, text: str) -> int:
+        """Allows leading zeros."""
+        return self.to_internal_value(
+            int(text) if re.fullmatch("[0-9]{1,4}", text, re.ASCII) else text
+        )
 
 
-def parse_ordering(text: str) -> str:
-    if text not in ORDERINGS:
-        raise ValidationError(f"It must be one of {', '.join(ORDERINGS)}.")
-    return text
-
-
-def parse_limit(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,4}", text, re.ASCII) or not 1 <= int(text) <= MAX_LIMIT:
-        raise ValidationError(f"It must be a whole number from 1 to {MAX_LIMIT}.")
-    return int(text)
-
-
-FILTERS: dict[str, Callable[[str], Any]] = {
-    name: Task.resource.output[name].parse_parameter for name in Task.resource.filterable
+FILTERS: dict[str, StrictField] = {
+    name: Task.resource.output[name] for name in Task.resource.filterable
 }
-PARSERS: dict[str, Callable[[str], Any]] = FILTERS | {
-    "search": parse_search,
-    "ordering": parse_ordering,
-    "limit": parse_limit,
+FIELDS: dict[str, StrictField] = FILTERS | {
+    "search": TextField(
+        help_text=f"Only tasks with this text in {' or '.join(Task.resource.searchable)}, "
+        "whatever the case.",
+        max_length=MAX_SEARCH_LENGTH,
+        trim_whitespace=False,
+        error_messages=dict.fromkeys(
+            ["blank", "max_length"], f"It must have 1 to {MAX_SEARCH_LENGTH} characters."
+        ),
+    ),
+    "ordering": ChoiceField(
+        help_text="A field to order by, descending with `-`. Text is ordered by code point.",
+        choices=ORDERINGS,
+        error_messages={"invalid_choice": f"It must be one of {', '.join(ORDERINGS)}."},
+    ),
+    "limit": LimitField(
+        help_text="The number of tasks on a page. It may change between pages.",
+        min_value=1,
+        max_value=MAX_LIMIT,
+        error_messages=dict.fromkeys(
+            ["invalid", "min_value", "max_value"],
+            f"It must be a whole number from 1 to {MAX_LIMIT}.",
+        ),
+    ),
+}
+PARSERS: dict[str, Callable[[str], Any]] = {
+    **{name: field.parse_parameter for name, field in FIELDS.items()},
     "cursor": str,
 }
 

@@ -3,6 +3,7 @@
 from django.conf import settings
 from django.http import HttpResponse
 from django.shortcuts import render
+from drf_spectacular.views import SpectacularAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -17,7 +18,7 @@ from todo_project.api.views import PublicView
 class SchemaView(PublicView):
     """The OpenAPI document, in JSON or, if the client prefers it, in YAML."""
 
-    renderer_classes = (JSONRenderer, *openapi.OTHER_RENDERERS)
+    renderer_classes = (JSONRenderer, *SpectacularAPIView.renderer_classes)
     content_negotiation_class = Negotiation
 
     def get(self, request: Request) -> HttpResponse:
