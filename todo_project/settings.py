@@ -4,6 +4,8 @@ import ipaddress
 import re
 import secrets
 
+from corsheaders.defaults import default_headers
+
 from todo_project import cpus, database_url, env
 
 # Core ---------------------------------------------------------------------------------------
@@ -261,13 +263,9 @@ AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_DISABLE_ACCESS_LOG = True
 AXES_VERBOSE = False
 
-# The API has no cookies: a page sends its token itself.
-CORS_ALLOW_CREDENTIALS = False
-CORS_ALLOW_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+# No CORS_ALLOW_CREDENTIALS: the API has no cookies, and a page sends its token itself.
 CORS_ALLOW_HEADERS = [
-    "accept",
-    "authorization",
-    "content-type",
+    *default_headers,
     "idempotency-key",
     "if-match",
     "if-none-match",
