@@ -14,12 +14,11 @@ from typing import Any, NamedTuple, Self
 from django.http import HttpRequest
 
 from tasks.models import NO_PRECONDITIONS, Preconditions, Task
+from todo_project.api.fields import DateTimeField
 
 VERSION = Task.resource.version
 
-_parse = re.compile(
-    rf'"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}\.[0-9]{{6}}Z)-{VERSION}"'
-).fullmatch
+_parse = re.compile(f'"({DateTimeField.RETURNED[1:-1]})-{VERSION}"').fullmatch
 
 
 def task_etag(task: Mapping[str, Any]) -> str:

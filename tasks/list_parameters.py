@@ -15,6 +15,7 @@ from tasks.models import Task, TaskJSON
 from tasks.statements import Cursor, PageQuery
 from todo_project.api.fields import ChoiceField, IntegerField, StrictField, TextField
 from todo_project.api.problems import BadRequest, FieldError, field_error
+from todo_project.api.serializers import MAX_ERRORS
 
 MAX_LIMIT = 1000
 MAX_SEARCH_LENGTH = 255
@@ -66,6 +67,11 @@ PARSERS: dict[str, Callable[[str], Any]] = {
 }
 
 
+def bad_parameters(code: str, errors: list[FieldError]) -> BadRequest:
+    detail = f"Bad query parameter {errors[0]['field']}: {errors[0]['detail']}"
+    return BadRequest(detail, code, errors=errors[:MAX_ERRORS])
+
+
 class ListParameters:
     """The parameters of one request for a list.
 
@@ -77,21 +83,23 @@ class ListParameters:
         self.given: dict[str, str] = {}
         self.query = PageQuery()
         self._owner = owner
-        self._errors: list[FieldError] = []
         if query_string := request.META.get("QUERY_STRING", ""):  # most requests have none
             self._parse(query_string)
 
     def _parse(self, query_string: str) -> None:
         # WSGI decodes bytes as Latin-1 (PEP 3333); what is not UTF-8 becomes lone surrogates.
         decoded = query_string.encode("latin-1").decode(errors="surrogateescape")
+        errors: list[FieldError] = []
         for name, value in parse_qsl(decoded, keep_blank_values=True, errors="surrogateescape"):
             if _has_surrogates(name + value):
                 shown = name.encode(errors="replace").decode()
-                self._add_error(shown, "invalid", "It is not UTF-8.")
+                errors.append(field_error(shown, "invalid", "It is not UTF-8."))
             elif name not in PARSERS:
-                self._add_error(name, "unknown_parameter", "There is no such parameter.")
+                errors.append(field_error(name, "unknown_parameter", "There is no such parameter."))
             elif name in self.given:
-                self._add_error(name, "repeated_parameter", "This parameter is given twice.")
+                errors.append(
+                    field_error(name, "repeated_parameter", "This parameter is given twice.")
+                )
             else:
                 self.given[name] = value
         values: dict[str, Any] = {}
@@ -99,8 +107,9 @@ class ListParameters:
             try:
                 values[name] = PARSERS[name](value)
             except ValidationError as error:
-                self._add_error(name, "invalid", str(error.detail[0]))  # type: ignore[index]
-        self._raise_if_errors()
+                errors.append(field_error(name, "invalid", str(error.detail[0])))  # type: ignore[index]
+        if errors:
+            raise bad_parameters("invalid_parameter", errors)
         cursor = values.pop("cursor", None)
         filters = tuple((name, values.pop(name)) for name in FILTERS if name in values)
         self.query = PageQuery(filters=filters, **values)
@@ -108,19 +117,11 @@ class ListParameters:
             try:
                 place = cursors.decode(cursor, self.query.ordering, self._scope())
             except ValueError:
-                self._add_error("cursor", "invalid_cursor", "This cursor is for another list.")
-                self._raise_if_errors()
+                errors = [
+                    field_error("cursor", "invalid_cursor", "This cursor is for another list.")
+                ]
+                raise bad_parameters("invalid_cursor", errors) from None
             self.query = self.query._replace(cursor=place)
-
-    def _add_error(self, name: str, code: str, detail: str) -> None:
-        self._errors.append(field_error(name, code, detail))
-
-    def _raise_if_errors(self) -> None:
-        if self._errors:
-            first = self._errors[0]
-            code = "invalid_cursor" if first["code"] == "invalid_cursor" else "invalid_parameter"
-            detail = f"Bad query parameter {first['field']}: {first['detail']}"
-            raise BadRequest(detail, code, errors=self._errors[:100])
 
     def _scope(self) -> bytes:
         """What a cursor is for: one owner's list with its filters and order."""
