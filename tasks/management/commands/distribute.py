@@ -1,7 +1,6 @@
 """`manage.py distribute`: spread the tasks over the nodes of a Citus cluster, by their owner."""
 
 import time
-from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connections
 
 from tasks.models import Task
+from todo_project.management.command_line import positive
 
 TABLE = Task._meta.db_table
 OWNER = "user_id"
@@ -29,12 +29,6 @@ STATUS = f"""
     SELECT nodename || ':' || nodeport, count(success), sum(sizes[1]), sum(sizes[2])
     FROM pg_dist_node LEFT JOIN placements USING (nodename, nodeport)
     WHERE noderole = 'primary' GROUP BY groupid, nodename, nodeport ORDER BY groupid"""
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 class Command(BaseCommand):

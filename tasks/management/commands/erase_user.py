@@ -1,7 +1,7 @@
 """`manage.py erase_user USER_ID`: delete all tasks of a user for good."""
 
 import logging
-from argparse import ArgumentTypeError
+import time
 from typing import Any
 from uuid import UUID
 
@@ -11,18 +11,9 @@ from django.db import Error
 from tasks.models import Task
 from todo_project.api.converters import parse_uuid
 from todo_project.database.errors import is_unavailable
+from todo_project.management.command_line import show_progress, uuid
 
 logger = logging.getLogger(__name__)
-
-BAR = 40
-"""Characters of the progress bar."""
-
-
-def user_id(text: str) -> UUID:
-    id = parse_uuid(text)
-    if id is None:
-        raise ArgumentTypeError(f"{text!r} is not a UUID")
-    return id
 
 
 class Command(BaseCommand):
@@ -32,7 +23,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("user_id", type=user_id)
+        parser.add_argument("user_id", type=uuid)
         parser.add_argument("--yes", action="store_true", help="do not ask for the id once more")
 
     def handle(self, *args: Any, user_id: UUID, yes: bool, **options: Any) -> None:
@@ -47,9 +38,10 @@ class Command(BaseCommand):
             total = totals["open"] + totals["completed"]
             if not yes:
                 self.confirm(user_id, total)
+            began = time.monotonic()
             for batch in tasks.erase():
                 erased += batch
-                self.show_progress(erased, total)
+                show_progress(self.stdout, erased, total, erased / (time.monotonic() - began))
         except KeyboardInterrupt:
             raise CommandError(f"Interrupted: {erased:,} tasks erased. Run it again.") from None
         except Error as error:
@@ -72,11 +64,3 @@ class Command(BaseCommand):
             raise CommandError("Nothing was erased: there is no input. See --yes.") from None
         if parse_uuid(typed.strip()) != user_id:
             raise CommandError("Nothing was erased: this is not the user's id.")
-
-    def show_progress(self, done: int, total: int) -> None:
-        if self.stdout.isatty():
-            filled = min(BAR, BAR * done // total)
-            bar = "#" * filled + "." * (BAR - filled)
-            self.stdout.write(f"\r{bar} {done:,} of {total:,}", ending="")
-            if done >= total:
-                self.stdout.write()

@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection, reset_queries, transaction
 
 from todo_project.first_steps import SAMPLE_USER
+from todo_project.management.command_line import positive, show_progress
 
 BATCH = 10_000
 """Tasks in a transaction, and in a step of the progress bar."""
@@ -31,7 +31,7 @@ def task_id(task: int) -> UUID:
 
 
 def demo_values(task: int, users: int) -> dict[str, Any]:
-    """The fields of a demo task. Tasks are dealt to the users in turn."""
+    """The fields of a demo task. Each user in turn gets one."""
     created = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(seconds=task)
     user = task % users
     return {
@@ -43,12 +43,6 @@ def demo_values(task: int, users: int) -> dict[str, Any]:
         "created_at": created,
         "updated_at": created,
     }
-
-
-def positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 100_000_000):
-        raise ArgumentTypeError(f"{text!r} is not a number from 1 to 100000000")
-    return int(text)
 
 
 class Command(BaseCommand):
@@ -67,12 +61,12 @@ class Command(BaseCommand):
     ) -> None:
         if not (settings.DEBUG or force):
             name = connection.settings_dict["NAME"]
-            raise CommandError(f"DEBUG is off. To add demo tasks to {name} all the same: --force")
+            raise CommandError(f"DEBUG is off. To add demo tasks to {name} anyway: --force")
         began, added = time.monotonic(), 0
         for first in range(0, tasks, BATCH):
             last = min(first + BATCH, tasks)
             added += self._add(range(first, last), users)
-            self._show_progress(last, tasks, last / (time.monotonic() - began))
+            show_progress(self.stderr, last, tasks, last / (time.monotonic() - began))
         with connection.cursor() as cursor:
             cursor.execute(f"ANALYZE {apps.get_model('tasks', 'Task')._meta.db_table}")
         seconds = time.monotonic() - began
@@ -101,14 +95,6 @@ class Command(BaseCommand):
         if tasks:
             insert(model._meta.db_table, [str(field.column) for field in fields], rows)
         return len(tasks)
-
-    def _show_progress(self, done: int, tasks: int, rate: float) -> None:
-        if self.stderr.isatty():
-            bar = "#" * (40 * done // tasks)
-            end = "\n" if done == tasks else ""
-            line = f"\r[{bar:40}] {done} of {tasks}, {rate:.0f}/s "
-            self.stderr.write(line, style_func=str, ending=end)
-            self.stderr.flush()
 
 
 def _copy(table: str, columns: list[str], rows: Iterator[list[Any]]) -> None:
