@@ -62,7 +62,7 @@ class OperationSchema(AutoSchema):
         if not document:
             return None
         try:
-            stated = document["paths"][path][method.lower()]
+            stated = document["paths"][path] | document["paths"][path][method.lower()]
         except KeyError:
             raise ImproperlyConfigured(f"{method} {path} is not in the OpenAPI document") from None
         operation = {key: stated[key] for key in ("operationId", "summary", "description")}
