@@ -20,7 +20,7 @@ threads = settings.WEB_THREADS
 worker_class = "todo_project.worker.Worker" if hasattr(select, "epoll") else "gthread"  # Linux
 preload_app = True  # what cannot start, ends; without it dying workers are replaced for ever
 control_socket_disable = True  # two services on one machine would take each other's
-keepalive = 75  # seconds; longer than the proxies' usual 60, so that it is they who hang up
+keepalive = 75  # seconds; longer than the usual 60 of proxies, so that they close first
 graceful_timeout = 30
 timeout = 60
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
@@ -30,12 +30,11 @@ loglevel = settings.LOG_LEVEL.lower()
 
 # The longest link of ours: search and cursor with 255 characters of four bytes each.
 limit_request_line = 8190
-# So that a token too long to be one is told so by the application: 401, in its own form.
+# So that the application answers an overlong token itself: 401, in its own form.
 limit_request_field_size = 128 * 1024
 
-# No client may set these by a header, a proxy on this machine included: not SCRIPT_NAME and
-# PATH_INFO, and the scheme neither, which is X-Forwarded-Proto's and Django's. So there is nothing
-# to trust an address with, and gunicorn need not look at it.
+# No header sets SCRIPT_NAME or PATH_INFO, or gunicorn's scheme: Django reads X-Forwarded-Proto. So
+# no address needs to be trusted, and gunicorn need not check any.
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
 forwarded_allow_ips = "*"
@@ -44,7 +43,7 @@ forwarded_allow_ips = "*"
 def on_starting(server: Any) -> None:
     if settings.AUTH_MODE == "none":
         logging.getLogger("todo_project").warning(
-            "AUTH_MODE=none: whoever reaches port %s reads and writes everybody's tasks", port
+            "AUTH_MODE=none: anyone who reaches port %s reads and writes every task", port
         )
     if settings.RATE_LIMIT and not settings.RATE_LIMIT_STORAGE_URL:
         logging.getLogger("todo_project").warning(
@@ -55,8 +54,8 @@ def on_starting(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    # What is loaded by now stays, here and in the workers. To look through all of it costs each
-    # process a quarter of a second of CPU time, as it ends for one.
+    # What is loaded by now stays loaded. Without this each process would search all of it for
+    # garbage when it exits, which takes a quarter of a second of CPU time.
     gc.freeze()
     if settings.METRICS_PORT:
         exporter.start()
@@ -82,8 +81,8 @@ def post_fork(server: Any, worker: Any) -> None:
     """Keep a worker's threads on one core, where there is a worker for each.
 
     One of them runs at a time anyway, and passing the GIL from core to core is expensive
-    (docs/performance.md). With fewer workers than cores the kernel places them: other programs may
-    have been given the rest.
+    (docs/performance.md). With fewer workers than cores the kernel places them: the other cores may
+    belong to other programs.
     """
     if settings.WEB_PIN_PROCESSES and 1 < len(cores) <= workers:
         os.sched_setaffinity(0, {worker.core})

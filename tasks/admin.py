@@ -73,7 +73,7 @@ class Search(NamedTuple):
 
 
 class LinesField(forms.CharField):
-    """Text kept to the letter, though browsers send every line break as CRLF."""
+    """Text kept exactly, though browsers send every line break as CRLF."""
 
     def to_python(self, value: Any) -> Any:
         return re.sub(r"\r\n?", "\n", super().to_python(value) or "")
@@ -83,9 +83,9 @@ class LinesField(forms.CharField):
 
 
 class TaskForm(forms.ModelForm):
-    """Knows what it showed: hidden inputs bring it back (`show_hidden_initial`).
+    """Knows what it showed, by hidden inputs (`show_hidden_initial`), and so what was changed.
 
-    What the operator changed is told from that, and refused where the task has moved on since.
+    Refuses a change to a field that has another value by now.
     """
 
     class Meta:
@@ -103,7 +103,7 @@ class TaskForm(forms.ModelForm):
             self.add_error(
                 name,
                 f"This was changed meanwhile: it is “{now}” now, and was “{shown}” when you opened "
-                "the page. To replace it all the same, save again.",
+                "the page. To replace it anyway, save again.",
             )
             self.data = {**dict(self.data.items()), shown_name: now}
 
@@ -268,7 +268,7 @@ class TaskAdmin(admin.ModelAdmin):
 
     @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
     def erase_view(self, request: HttpRequest, owner: UUID | str) -> HttpResponse:
-        """Ask for the user's id and erase all of their tasks, or what `ERASE_TIME` suffices for."""
+        """Ask for the user's id and erase their tasks, for at most `ERASE_TIME`."""
         if not self.has_delete_permission(request):
             raise PermissionDenied
         if isinstance(owner, str):
@@ -319,13 +319,13 @@ class TaskAdmin(admin.ModelAdmin):
         return super().formfield_for_dbfield(db_field, request, **kwargs, show_hidden_initial=True)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """No: owners make their tasks."""
+        """No: owners create their tasks."""
         return False
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: Any = None) -> Any:
-        """Locked by a form that is saved, so that no client comes between its check and its write.
+        """The task, locked when a form is saved: no client can write between check and write.
 
-        SQLite has locked all by then: its transactions begin with the lock.
+        On SQLite the transaction has the lock already.
         """
         task = super().get_object(request, object_id, from_field)
         if task is None or not connection.in_atomic_block:

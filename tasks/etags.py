@@ -63,7 +63,7 @@ class Conditions(NamedTuple):
     def preconditions(self) -> Preconditions | None:
         """What a write asks of the task's `updated_at`; None if no task can meet it.
 
-        What has not the form of our tags matches nothing, and no database needs to see it.
+        Anything that does not have the form of our tags matches nothing, and is left out.
         """
         if self.none_match == ["*"]:
             return None

@@ -147,7 +147,7 @@ class ListParameters:
             if cursor is not None and (has_more or not backward):
                 links["prev"] = self._cursor(page[0], backward=True)
         elif cursor is not None:
-            # Emptied meanwhile: the way back includes the task at the cursor.
+            # All of its tasks are gone: the way back includes the task at the cursor.
             links["next" if backward else "prev"] = cursor._replace(
                 backward=not backward, inclusive=True
             )

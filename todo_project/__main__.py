@@ -12,7 +12,7 @@ import sysconfig
 from todo_project import settings  # a bad setting ends it here, with one line
 
 os.environ["WEB_CONCURRENCY"] = str(settings.WEB_CONCURRENCY)
-# Not `-m gunicorn`: that cannot start itself anew on SIGUSR2.
+# Not `-m gunicorn`: it cannot restart itself on SIGUSR2.
 places = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}"
 gunicorn = shutil.which("gunicorn", path=places) or sys.exit("gunicorn is not installed")
 arguments = [sys.executable, gunicorn, *sys.argv[1:], "todo_project.wsgi"]

@@ -42,7 +42,7 @@ def parse(name: str, url: str) -> dict[str, Any]:
         env.fail(name, "is not a database URL")
     options = config.setdefault("OPTIONS", {})
     for option, given in parse_qsl(urlsplit(url).query, keep_blank_values=True):
-        if not given:  # dj_database_url drops it, and with it, say, the wish for TLS
+        if not given:  # dj_database_url would ignore it, even if it asks for TLS
             env.fail(name, f"has the option {option} without a value")
     if scheme == "sqlite":
         if options:

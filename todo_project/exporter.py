@@ -36,21 +36,21 @@ def start() -> None:
 
 
 def serve() -> None:
-    """Listen, as soon as the port is free: it is not yet when a new master takes over."""
+    """Listen as soon as the port is free: a former master may still have it."""
     from prometheus_client import CollectorRegistry, start_http_server
     from prometheus_client.multiprocess import MultiProcessCollector
 
     registry = CollectorRegistry()
     MultiProcessCollector(registry, directory)
-    told = False
+    reported = False
     while True:
         try:
             start_http_server(settings.METRICS_PORT, settings.METRICS_HOST, registry)
             return
         except OSError as error:
-            if not told:
+            if not reported:
                 logger.error("METRICS_PORT: %s", error)
-            told = True
+            reported = True
             time.sleep(1)
 
 

@@ -122,5 +122,5 @@ def plain_line(fields: dict[str, Any]) -> bytes:
 def write(line: bytes) -> None:
     """Write a request's line in one system call, without `logging`: that would take several
     times as long."""
-    with suppress(OSError):  # nobody reads the log: no reason to refuse a request
+    with suppress(OSError):  # no reader of the log: serve the request anyway
         os.write(2, line + b"\n")

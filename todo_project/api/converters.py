@@ -16,8 +16,8 @@ def parse_uuid(text: str) -> UUID | None:
 
 
 class UUIDConverter:
-    """Stands in for Django's own `uuid`, which knows lower case only, and for which a malformed
-    id is an unknown URL: here the text goes on as it is, and the view answers 400."""
+    """Replaces Django's own `uuid`, which accepts lower case only, and for which a malformed id is
+    an unknown URL: here the text is passed on, and the view answers 400."""
 
     regex = "[^/]+"
 
@@ -31,8 +31,8 @@ class UUIDConverter:
 def install() -> None:
     """Make this the `uuid` of every route.
 
-    What `register_converter` did, before Django 6 began to refuse a name of Django's own. A name
-    of our own would say less in the routes, and to the OpenAPI generator nothing.
+    What `register_converter` did until Django 6, which refuses the names of its own converters.
+    drf-spectacular would not know another name.
     """
     REGISTERED_CONVERTERS["uuid"] = UUIDConverter()
     get_converters.cache_clear()  # type: ignore[attr-defined]

@@ -75,7 +75,7 @@ class StrictField(serializers.Field):
 
 
 class TextField(StrictField, serializers.CharField):
-    """A string, kept to the letter, or trimmed with `trim_whitespace`."""
+    """A string, kept exactly, or trimmed with `trim_whitespace`."""
 
     default_error_messages = {
         "null_characters_not_allowed": "Null characters are not allowed.",

@@ -70,5 +70,5 @@ def pending_migrations() -> list[str]:
 
 @cache
 def migrations() -> dict[tuple[str, str], Migration]:
-    """All that the installed apps have. Reads some thirty files at first."""
+    """All migrations of the installed apps. The first call reads about thirty files."""
     return MigrationLoader(None, ignore_no_migrations=True).disk_migrations

@@ -68,7 +68,7 @@ def milliseconds(seconds: float) -> float:
 
 
 def problem_code(response: HttpResponseBase) -> str | None:
-    """The `code` of a problem (RFC 9457), whoever made the response; None for a page."""
+    """The `code` of a problem (RFC 9457), wherever it was made; None for a page."""
     data = getattr(response, "data", None)
     if data is None and response.get("Content-Type") == MEDIA_TYPE:
         assert isinstance(response, HttpResponse)
@@ -77,9 +77,9 @@ def problem_code(response: HttpResponseBase) -> str | None:
 
 
 def owner(request: HttpRequest) -> UUID | None:
-    """The token's subject, or else the user of the path, who may be anybody's claim."""
+    """The token's subject, or else the user of the path, which anyone can claim."""
     named = request.resolver_match.kwargs.get("user_id") if request.resolver_match else None
-    if named is None:  # the admin has users of its own, whom to ask for is a query
+    if named is None:  # the admin has its own users, and to fetch one takes a query
         return None
     subject = getattr(request, "user", None)
     named = named if subject is None else subject.id

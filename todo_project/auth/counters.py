@@ -59,9 +59,8 @@ def state(
 class ProcessCounters(MemoryStorage):
     """Counters in the memory of this process.
 
-    The keys of sliding windows have the window's number in them, so expired counters are only in
-    the way. The library's timer starts a thread per hit that visits every key; here one hit in
-    `SWEEP_INTERVAL` does it.
+    The keys of sliding windows contain the window's number, so expired counters are never read. The
+    library starts a thread per hit that visits every key; here one hit in `SWEEP_INTERVAL` does it.
     """
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ CACHE_TTL = 300.0
 """Seconds for which a fetched set is used without asking again."""
 
 COOL_DOWN = 5.0
-"""Seconds between two fetches, however many unknown `kid`s come meanwhile."""
+"""Seconds between two fetches, however many unknown `kid`s arrive."""
 
 FIRST_COOL_DOWN = 1.0
 """The same, as long as there is no key at all."""
@@ -47,7 +47,7 @@ class UnknownKeyError(Exception):
 
 
 class KeysUnavailableError(Exception):
-    """No set was ever fetched, or the last one is too old: no token can be judged."""
+    """No set was ever fetched, or the last one is too old: no token can be verified."""
 
 
 class Key(NamedTuple):
@@ -103,7 +103,7 @@ class KeySet:
     def _wait(self) -> None:
         """Wait for the fetch that runs, if one does."""
         counted = self._waiters.acquire(blocking=False)
-        # Without any key a thread kept free could do nothing with it.
+        # Without any key a free thread could serve no request.
         seconds = MAX_WAIT if counted or self._fetched is None else SHORT_WAIT
         try:
             self._done.wait(max(0.0, self._started + seconds - time.monotonic()))
@@ -115,7 +115,7 @@ class KeySet:
         """Start a fetch in a thread of its own, unless one runs or has just ended."""
         with self._lock:
             now = time.monotonic()
-            # The timeout does not bound headers that arrive byte by byte: leave such a fetch.
+            # The timeout does not bound headers that arrive byte by byte: abandon such a fetch.
             running = not self._done.is_set() and now < self._started + 4 * FETCH_TIMEOUT
             if running or now < self._next_fetch:
                 return
@@ -130,7 +130,7 @@ class KeySet:
         except Exception as error:  # whatever the issuer sends
             logger.warning("cannot fetch the key set: %s: %s", type(error).__name__, error)
         with self._lock:
-            if done is self._done:  # not one that was left, whose set may be an old one
+            if done is self._done:  # not an abandoned one, whose set may be old
                 if keys is not None:
                     self._fetched = FetchedSet(keys, started)
                 has_keys = self._fetched is not None and self._fetched.keys

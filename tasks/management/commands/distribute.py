@@ -94,7 +94,7 @@ class Command(BaseCommand):
         online = not block_writes and self._query(f"SELECT 1 FROM {TABLE} LIMIT 1") != []
         if online and self._query("SHOW wal_level") != [("logical",)]:
             raise CommandError("Without wal_level = logical this needs --block-writes.")
-        self._create_index("INDEX", "task_id", "id")  # for the admin, which asks for no owner
+        self._create_index("INDEX", "task_id", "id")  # for the admin, which looks up by id alone
         with self._connection.cursor() as cursor:
             constraints = self._connection.introspection.get_constraints(cursor, TABLE)
         ((name, key),) = (
@@ -102,13 +102,13 @@ class Command(BaseCommand):
         )
         if key != [OWNER, "id"]:
             self._create_index("UNIQUE INDEX", "task_owner_id", f"{OWNER}, id")
-            # The editor gives up rather than make requests wait long behind its lock.
+            # The editor's lock times out, so that requests do not wait long behind it.
             with self._step("replace the primary key"), self._connection.schema_editor() as editor:
                 editor.execute(
                     f"ALTER TABLE {TABLE} DROP CONSTRAINT {name},"
                     f" ADD CONSTRAINT {name} PRIMARY KEY USING INDEX task_owner_id"
                 )
-        # So that /readyz tells the truth through every node.
+        # So that /readyz is right through every node.
         if not self._query(CITUS_TABLE("django_migrations", "reference")):
             with self._step("copy django_migrations to every node"):
                 self._query("SELECT create_reference_table('django_migrations')")
