@@ -6,8 +6,11 @@ import sys
 
 import pytest
 import yaml
+from django.core.exceptions import ImproperlyConfigured
+from drf_spectacular.generators import SchemaGenerator
 
 from tasks.list_parameters import PARSERS
+from tasks.schema import DOCUMENT
 from tests.client import API
 from tests.live import routes
 from todo_project.api.fields import NO_NULL_CHARACTERS, trimmed_pattern
@@ -87,6 +90,12 @@ def test_it_rejects_an_accept_that_excludes_it(api):
 
 def test_every_route_is_an_operation(document):
     assert len(operations(document)) == len(routes() - {("schema", "GET"), ("docs", "GET")})
+
+
+def test_a_route_without_an_operation_stops_it(monkeypatch):
+    monkeypatch.delitem(DOCUMENT["paths"]["/api/{user_id}/tasks/{id}/complete"], "patch")
+    with pytest.raises(ImproperlyConfigured, match=r"PATCH /api/\{user_id\}/tasks/\{id\}/complete"):
+        SchemaGenerator().get_schema(public=True)
 
 
 def test_every_status_of_the_contract_is_declared(document):
