@@ -13,7 +13,7 @@ help:
 	@echo "make test    the whole suite, on a throw-away PostgreSQL and on SQLite"
 	@echo "make test-citus  the suite on a Citus cluster, where PostgreSQL has the extension"
 	@echo "make test-next  the suite on the next Python and Django"
-	@echo "make check   lint, format, types, Django's checks, migrations, the OpenAPI document, the documents"
+	@echo "make check   lint, format, types, Django's checks, migrations, OpenAPI, documents, samples"
 	@echo "make coverage  the branches of todo_project and tasks that the suite runs; slower than make test"
 	@echo "make audit   known vulnerabilities among the locked packages; part of make check"
 	@echo "make lock    write requirements*.txt from requirements*.in; UPGRADE=--upgrade takes new versions"
@@ -67,6 +67,7 @@ coverage: $(VENV)/dev
 	$(BIN)/coverage erase
 	TEST_DATABASE=sqlite $(BIN)/coverage run -m pytest -m 'not live'
 	TEST_DATABASE=postgresql $(BIN)/coverage run -m pytest
+	TEST_DATABASE=citus $(BIN)/coverage run -m pytest tests/test_distribute.py
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -87,6 +88,7 @@ check: $(VENV)/dev
 	$(BIN)/python -m tools.migration_lint
 	$(BIN)/python -m tools.openapi_check
 	$(BIN)/python -m tools.docs_check
+	$(BIN)/python -m tools.samples_check
 	$(BIN)/python -m tools.audit
 
 audit: $(VENV)/dev

@@ -3,9 +3,7 @@
 import json
 import os
 import re
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +21,10 @@ from tests.database_plugin import LiveServer, open_live_server
 from tests.issuer import Issuer, Key, bearer
 from tests.live import TASKS, Client, at_once, lock, waiting
 from todo_project import metrics
+from tools import samples_check
+from tools.samples_check import MONITORING
 from tools.servers import HOST, PROJECT_ROOT, free_port, wait_until
 
-MONITORING = PROJECT_ROOT / "docs" / "monitoring"
 COUNT = "http_request_duration_seconds_count"
 TRIPS = "database_round_trips_total"
 
@@ -194,24 +193,24 @@ def is_up(server: LiveServer) -> bool:
 # The files of docs/monitoring --------------------------------------------------------------------
 
 
-def promtool(*arguments: str | Path, text: str | None = None) -> None:
-    if shutil.which("promtool") is None:
-        reason = "promtool is not installed (apt-get install prometheus)"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    done = subprocess.run(
-        ["promtool", *arguments], input=text, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.fixture
+def promtool() -> None:
+    """For tests that run promtool: skip them where it is missing, under CI fail them."""
+    try:
+        samples_check.program("promtool", "prometheus")
+    except samples_check.NotInstalled as missing:
+        pytest.fail(str(missing)) if os.environ.get("CI") else pytest.skip(str(missing))
 
 
 @pytest.mark.live
+@pytest.mark.usefixtures("promtool")
 def test_promtool_accepts_what_is_served(server: LiveServer) -> None:
-    promtool("check", "metrics", text=scrape(server))
+    samples_check.promtool("check", "metrics", text=scrape(server))
 
 
+@pytest.mark.usefixtures("promtool")
 def test_promtool_accepts_the_alert_rules() -> None:
-    promtool("check", "rules", MONITORING / "alerts.yaml")
-    promtool("test", "rules", MONITORING / "alerts_test.yaml")
+    samples_check.check_alerts()
 
 
 def expressions(node: Any) -> Iterator[str]:

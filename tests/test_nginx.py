@@ -3,99 +3,35 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from tests.client import ALICE
 from tests.database_plugin import LiveServer, open_live_server
-from tools.servers import HOST, PROJECT_ROOT, Server
+from tools.samples_check import Nginx, NotInstalled
+from tools.servers import HOST
 
 pytestmark = pytest.mark.live
 
-NAME = "api.example.com"
 TASKS = f"/api/{ALICE}/tasks"
-PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-
-
-class Nginx(Server):
-    """nginx with the documented file, in which only ports and paths are others."""
-
-    def __init__(self, upstream: int) -> None:
-        super().__init__()
-        self.certificate = self._certify()
-        site = (PROJECT_ROOT / "docs/deployment/nginx.conf").read_text()
-        for documented, here in {
-            "listen 443 ssl;": f"listen {HOST}:{self.port} ssl;",
-            "    listen [::]:443 ssl;\n": "",
-            "127.0.0.1:8000": f"{HOST}:{upstream}",
-            f"/etc/letsencrypt/live/{NAME}": str(self.folder),
-            "/var/log/nginx/todo.log": str(self.folder / "access.log"),
-        }.items():
-            assert documented in site
-            site = site.replace(documented, here)
-        temporary = "".join(
-            f"{kind}_temp_path {self.folder};"
-            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        user = "user root;" if os.geteuid() == 0 else ""
-        self._config = self._write(
-            "nginx.conf",
-            f"{user} daemon off; pid {self.folder}/pid; error_log stderr; events {{}}\n"
-            f"http {{ {temporary} gzip on; gzip_types *; include {self._write('site', site)}; }}",
-        )
-
-    def _certify(self) -> Path:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
-        now = datetime.now(UTC)
-        certificate = (
-            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
-            .sign(key, hashes.SHA256())
-        )
-        pem = serialization.Encoding.PEM
-        private = key.private_bytes(
-            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        self._write("privkey.pem", private.decode())
-        return self._write("fullchain.pem", certificate.public_bytes(pem).decode())
-
-    def start(self) -> None:
-        assert PROGRAM
-        self._spawn([PROGRAM, "-c", self._config], self._listens)
-
-    def _listens(self) -> bool:
-        with suppress(OSError), socket.create_connection((HOST, self.port), 1):
-            return True
-        return False
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[LiveServer]:
-    with open_live_server(ALLOWED_HOSTS=NAME, WEB_CONCURRENCY="1") as server:
+    with open_live_server(ALLOWED_HOSTS=Nginx.name, WEB_CONCURRENCY="1") as server:
         yield server
 
 
 @pytest.fixture
 def nginx(service: LiveServer) -> Iterator[Nginx]:
-    if PROGRAM is None:
-        reason = "nginx is not installed (apt-get install nginx-light)"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    with Nginx(service.port) as server:
+    try:
+        server = Nginx(service.port)
+    except NotInstalled as missing:
+        pytest.fail(str(missing)) if os.environ.get("CI") else pytest.skip(str(missing))
+    with server:
         yield server
 
 
@@ -103,11 +39,14 @@ def nginx(service: LiveServer) -> Iterator[Nginx]:
 def client(nginx: Nginx) -> Iterator[httpx.Client]:
     tls = ssl.create_default_context(cafile=nginx.certificate)
     with httpx.Client(
-        base_url=f"https://{HOST}:{nginx.port}", verify=tls, timeout=30, headers={"Host": NAME}
+        base_url=f"https://{HOST}:{nginx.port}",
+        verify=tls,
+        timeout=30,
+        headers={"Host": Nginx.name},
     ) as client:
         # The certificate is for the name, the connection goes to the address.
         client.event_hooks["request"] = [
-            lambda request: request.extensions.update(sni_hostname=NAME)
+            lambda request: request.extensions.update(sni_hostname=Nginx.name)
         ]
         yield client
 

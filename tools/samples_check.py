@@ -1,0 +1,137 @@
+"""The sample files of docs/, in the programs that read them: `python -m tools.samples_check`.
+
+nginx reads docs/deployment/nginx.conf, promtool the alert rules and their tests.
+Without one of these programs a line says so, and the rest is checked.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tools.servers import HOST, PROJECT_ROOT, Server, ServerError
+
+MONITORING = PROJECT_ROOT / "docs" / "monitoring"
+
+
+class NotInstalled(Exception):
+    """A program is missing; the message names its package."""
+
+
+def program(name: str, package: str) -> str:
+    """Where a program is; raises `NotInstalled`."""
+    path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if path is None:
+        raise NotInstalled(f"{name} is not installed (apt-get install {package})")
+    return path
+
+
+class Nginx(Server):
+    """nginx with the documented file, in which only ports and paths are others."""
+
+    name = "api.example.com"
+
+    def __init__(self, upstream: int) -> None:
+        self._program = program("nginx", "nginx-light")
+        super().__init__()
+        self.certificate = self._certify()
+        site = (PROJECT_ROOT / "docs/deployment/nginx.conf").read_text()
+        for documented, here in {
+            "listen 443 ssl;": f"listen {HOST}:{self.port} ssl;",
+            "    listen [::]:443 ssl;\n": "",
+            "127.0.0.1:8000": f"{HOST}:{upstream}",
+            f"/etc/letsencrypt/live/{self.name}": str(self.folder),
+            "/var/log/nginx/todo.log": str(self.folder / "access.log"),
+        }.items():
+            assert documented in site, documented
+            site = site.replace(documented, here)
+        temporary = "".join(
+            f"{kind}_temp_path {self.folder};"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        user = "user root;" if os.geteuid() == 0 else ""
+        self._config = self._write(
+            "nginx.conf",
+            f"{user} daemon off; pid {self.folder}/pid; error_log stderr; events {{}}\n"
+            f"http {{ {temporary} gzip on; gzip_types *; include {self._write('site', site)}; }}",
+        )
+
+    def _certify(self) -> Path:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
+        now = datetime.now(UTC)
+        certificate = (
+            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(self.name)]), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        pem = serialization.Encoding.PEM
+        private = key.private_bytes(
+            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        self._write("privkey.pem", private.decode())
+        return self._write("fullchain.pem", certificate.public_bytes(pem).decode())
+
+    def check(self) -> None:
+        """Have nginx read the file without serving; raises `ServerError`."""
+        # -e: by itself it would open its own error log, which not every user may.
+        done = self._run([self._program, "-t", "-q", "-e", "stderr", "-c", self._config])
+        if done.returncode:
+            raise ServerError(done.stderr)
+
+    def start(self) -> None:
+        self._spawn([self._program, "-e", "stderr", "-c", self._config], self._listens)
+
+    def _listens(self) -> bool:
+        with suppress(OSError), socket.create_connection((HOST, self.port), 1):
+            return True
+        return False
+
+
+def promtool(*arguments: str | Path, text: str | None = None) -> None:
+    """Run promtool; raises `ServerError` with its output where it finds a fault."""
+    command = [program("promtool", "prometheus"), *arguments]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ServerError(done.stdout + done.stderr)
+
+
+def check_nginx() -> None:
+    with closing(Nginx(upstream=8000)) as nginx:
+        nginx.check()
+
+
+def check_alerts() -> None:
+    promtool("check", "rules", MONITORING / "alerts.yaml")
+    promtool("test", "rules", MONITORING / "alerts_test.yaml")
+
+
+def main() -> int:
+    faults = 0
+    for what, check in {
+        "docs/deployment/nginx.conf": check_nginx,
+        "docs/monitoring/alerts.yaml": check_alerts,
+    }.items():
+        try:
+            check()
+        except NotInstalled as missing:
+            sys.stdout.write(f"{what} is not checked: {missing}\n")
+        except ServerError as error:
+            sys.stderr.write(f"{what}:\n{error}\n")
+            faults += 1
+    return min(faults, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
