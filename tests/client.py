@@ -1,12 +1,11 @@
 """A test client for the API: asserts the usual status of each verb and returns what came."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any, TypeVar
 
-from django.http import HttpResponse
 from django.test import Client
 
 ALICE = "a11ce000-0000-4000-8000-000000000001"
@@ -26,7 +25,7 @@ class API:
     whole response. A string or bytes as body goes out as it is.
     """
 
-    last: HttpResponse
+    last: Any  # an HttpResponse, and what the test client adds
 
     def __init__(self, **headers: str) -> None:
         self.client = Client(headers={name.replace("_", "-"): v for name, v in headers.items()})
@@ -42,13 +41,11 @@ class API:
         content_type: str = "application/json",
     ) -> Any:
         if body is None:
-            data, content_type = b"", ""
-        elif isinstance(body, str | bytes):
-            data = body
-        else:
-            data = json.dumps(body)
+            body, content_type = b"", ""
+        elif not isinstance(body, str | bytes):
+            body = json.dumps(body)
         self.last = self.client.generic(
-            method, path, data, content_type=content_type, headers=headers
+            method, path, body, content_type=content_type, headers=headers
         )
         content = self.last.content
         assert self.last.status_code == expected, f"{self.last.status_code}: {content[:2000]!r}"
@@ -83,13 +80,13 @@ class API:
         return self.post(f"/api/{owner}/tasks", {"title": title, **fields})
 
 
-def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Make the calls at the same moment, each in a thread of its own; their results in order."""
-    start = Barrier(len(calls))
+def at_once(count: int, work: Callable[[int], T]) -> list[T]:
+    """The results, in order, of `work(0)`, `work(1)`, …: so many threads that begin together."""
+    start = Barrier(count)
 
-    def make(call: Callable[[], T]) -> T:
+    def begin(number: int) -> T:
         start.wait(10)
-        return call()
+        return work(number)
 
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(make, calls))
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(begin, range(count)))

@@ -173,7 +173,7 @@ def serve_after(seconds: float) -> Behaviour:
     return behave
 
 
-def serve_bytes(body: bytes, *args: Any, **headers: str) -> Behaviour:
+def serve_bytes(body: bytes, *args: Any, **headers: Any) -> Behaviour:
     return lambda handler: handler.answer(body, *args, **headers)
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -21,7 +21,7 @@ from django.urls import URLPattern, URLResolver, get_resolver, resolve
 from tasks.etags import task_etag
 from tests.client import ALICE, NOBODYS, Json
 from tests.database_plugin import LiveServer
-from tools.servers import HOST, Gunicorn
+from tools.servers import HOST, Gunicorn, wait_until
 
 TASKS = f"/api/{ALICE}/tasks"
 
@@ -196,18 +196,6 @@ def route(row: Row) -> tuple[str, str]:
     return resolve(path).view_name, row.method
 
 
-def at_once(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """The results of so many threads that begin together."""
-    together = threading.Barrier(count)
-
-    def begin(number: int) -> Any:
-        together.wait()
-        return work(number)
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(begin, range(count)))
-
-
 @contextmanager
 def lock(server: LiveServer, sql: str = "LOCK TABLE tasks_task") -> Iterator[None]:
     with psycopg.connect(server.database_url) as session:
@@ -266,9 +254,10 @@ class Load:
             for future in futures:
                 future.result()
 
-    @property
-    def answers(self) -> int:
-        return sum(self.statuses.values())
+    def wait_for(self, count: int) -> None:
+        """Wait until so many more requests are answered."""
+        before = self.statuses.total()
+        assert wait_until(lambda: self.statuses.total() > before + count)
 
     def _work(self, owner: str) -> None:
         with Client(self.server) as client:

@@ -50,6 +50,7 @@ class Answer(Brief):
 
 
 Exchange = tuple[Request, Answer]
+Tasks = list[Json]  # in Model, `list` is a verb
 
 
 class Forbidden(AssertionError):
@@ -196,7 +197,7 @@ class Model:
         path = f"/api/{at[0]}/tasks/{at[1]}" if location else None
         return Answer(status, self.tasks[at], tag=self.tags[at][-1], location=path)
 
-    def listed(self, owner: str, query: Mapping[str, str]) -> list[Json]:
+    def listed(self, owner: str, query: Mapping[str, str]) -> Tasks:
         """All of a list, in its order."""
         tasks = [task for (of, _), task in self.tasks.items() if of == owner]
         if "is_completed" in query:

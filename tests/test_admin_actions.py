@@ -269,7 +269,11 @@ def test_the_command_asks_for_the_id(db: None, monkeypatch: Any) -> None:
     questions = []
 
     def answer(text: str) -> None:
-        monkeypatch.setattr("builtins.input", lambda question: questions.append(question) or text)
+        def asked(question: str) -> str:
+            questions.append(question)
+            return text
+
+        monkeypatch.setattr("builtins.input", asked)
 
     for wrong in ("yes", "", BOB):
         answer(wrong)
@@ -287,7 +291,7 @@ def test_the_command_asks_for_the_id(db: None, monkeypatch: Any) -> None:
 def test_the_command_can_be_interrupted_and_repeated(db: None, monkeypatch: Any) -> None:
     monkeypatch.setattr(models, "BATCH_SIZE", 4)
     make_tasks(10)
-    run = models.run
+    run = vars(models)["run"]
 
     def interrupted(*args: Any, **options: Any) -> Any:
         if Task.objects.count() == 2:

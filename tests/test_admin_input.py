@@ -4,7 +4,7 @@ import http.client
 from collections.abc import Iterator
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 from django.contrib.auth.models import User
 from django.db import transaction

@@ -13,13 +13,16 @@ from todo_project.database.errors import Unavailable
 from todo_project.database.execute import run
 
 
+class ClockedBreaker(Breaker):
+    now = 100.0
+
+
 @pytest.fixture
 def breaker(monkeypatch):
     """A breaker of a process of eight threads, in a request, with time that the test tells."""
-    made = Breaker(threads=8)
-    made.now = 100.0
+    made = ClockedBreaker(threads=8)
     start_deadline()
-    monkeypatch.setattr(breaker_module.time, "monotonic", lambda: made.now)
+    monkeypatch.setattr(time, "monotonic", lambda: made.now)
     yield made
     end_deadline()
 
@@ -33,7 +36,7 @@ def passes(breaker: Breaker) -> bool:
     return True
 
 
-def fail(breaker: Breaker, outcome: Outcome = Outcome.TIMED_OUT) -> None:
+def fail(breaker: ClockedBreaker, outcome: Outcome = Outcome.TIMED_OUT) -> None:
     """A call that began a deadline ago ends."""
     breaker.record(breaker.now - deadline.REQUEST_TIMEOUT, outcome)
 

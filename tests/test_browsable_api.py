@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 @pytest.fixture(scope="module")
 def browser():
     """A browser at a server as `make run` starts it."""
-    environment = {"DEBUG": "true", "AUTH_MODE": "", "ALLOWED_HOSTS": "", "SECRET_KEY": ""}
+    environment: Any = {"DEBUG": "true", "AUTH_MODE": "", "ALLOWED_HOSTS": "", "SECRET_KEY": ""}
     with (
         open_live_server("sqlite", **environment) as server,
         httpx.Client(base_url=server.base_url, headers={"Accept": BROWSER}) as client,
@@ -31,7 +32,7 @@ def forms(page):
     found = {}
     for form in re.findall(r"<form\b.*?</form>", page.text, re.DOTALL):
         if content := re.search(r'name="_content" [^>]*>(.*?)</textarea>', form, re.DOTALL):
-            action = re.search(r'action="([^"]*)"', form)[1]
+            [action] = re.findall(r'action="([^"]*)"', form)
             types = re.findall(r'<option value="(.*?)"', form)
             for method in re.findall(r'title="Make a (\w+) request', form):
                 found[method] = action, types, json.loads(html.unescape(content[1]))
@@ -74,7 +75,7 @@ def test_its_raw_data_forms_work_without_a_login(browser):
 
 def linked(page, text):
     """Where the link of this text leads."""
-    return html.unescape(re.search(rf'<a [^>]*href="([^"]*)"[^>]*>{re.escape(text)}</a>', page)[1])
+    return html.unescape(re.findall(rf'<a [^>]*href="([^"]*)"[^>]*>{re.escape(text)}</a>', page)[0])
 
 
 @pytest.mark.live
@@ -86,7 +87,7 @@ def test_it_leads_from_a_list_to_its_tasks_and_on(browser, slash):
     page = browser.get(f"{TASKS}{slash}?limit=1")
     body = page.text.partition("</span>[")[2].partition("</pre>")[0]
     assert re.findall(r'<a href="(/.*?)"', body) == [f"{TASKS}/{ids[1]}"]  # none from the title
-    following = re.search(r'<a href="([^"]*cursor[^"]*)"', page.text)[1]
+    following = re.findall(r'<a href="([^"]*cursor[^"]*)"', page.text)[0]
     assert ids[0] in browser.get(html.unescape(following)).text
     for id in ids:
         browser.delete(linked(browser.get(TASKS).text, id))
@@ -112,7 +113,7 @@ def test_complete_can_be_reached_from_a_task(browser):
         rf'action="[^"]*({path}/complete)" data-method="PATCH">\s*<button[^>]*>Complete or reopen<'
     )
     for state in (True, False):
-        page = browser.patch(re.search(button, browser.get(path).text)[1])
+        page = browser.patch(re.findall(button, browser.get(path).text)[0])
         assert page.status_code == 200
         assert f"&quot;is_completed&quot;: {str(state).lower()}" in page.text
         assert linked(page.text, "Task") == path

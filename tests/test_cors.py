@@ -128,27 +128,25 @@ def test_an_allowed_origin_reads_answers_and_errors_alike(live: LiveServer, clie
 def test_an_allowed_origin_sees_what_is_refused_before_any_view(live: LiveServer) -> None:
     """The browser would say "network error" otherwise."""
 
-    def exchange(method: str, *headers: str, body: bytes = b"") -> http.client.HTTPResponse:
+    def exchange(method: str, *headers: str, body: bytes = b"") -> tuple[int, Any]:
         lines = [f"{method} {TASKS} HTTP/1.1", f"Origin: {ORIGINS[0]}", "Connection: close"]
         with socket.create_connection(("127.0.0.1", live.port), timeout=15) as peer:
             peer.sendall("\r\n".join([*lines, *headers, "", ""]).encode() + body)
             peer.shutdown(socket.SHUT_WR)
             answer = http.client.HTTPResponse(peer)
             answer.begin()
-            answer.problem = json.loads(answer.read() or "{}")
+            problem = json.loads(answer.read() or "{}")
         assert answer.headers["Access-Control-Allow-Origin"] == ORIGINS[0]
         assert "origin" in answer.headers["Vary"].lower()
         assert answer.headers["X-Request-ID"]
-        return answer
+        return answer.status, problem.get("code") or answer.headers["Access-Control-Allow-Methods"]
 
-    answer = exchange("GET", "Host: evil.example")
-    assert (answer.status, answer.problem["code"]) == (400, "invalid_host")
+    assert exchange("GET", "Host: evil.example") == (400, "invalid_host")
     for body in ("Content-Length: 9", "Transfer-Encoding: chunked"):
-        answer = exchange("POST", "Host: localhost", body, body=b"{")
-        assert (answer.status, answer.problem["code"]) == (400, "incomplete_body")
-    answer = exchange("OPTIONS", "Host: evil.example", "Access-Control-Request-Method: GET")
-    assert answer.status == 200
-    assert "GET" in answer.headers["Access-Control-Allow-Methods"]
+        assert exchange("POST", "Host: localhost", body, body=b"{") == (400, "incomplete_body")
+    preflight = "Access-Control-Request-Method: GET"
+    status, methods = exchange("OPTIONS", "Host: evil.example", preflight)
+    assert (status, "GET" in methods) == (200, True)
 
 
 def test_without_the_setting_no_origin_is_allowed(api: API) -> None:

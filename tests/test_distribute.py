@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -138,11 +139,11 @@ def test_status_tells_what_each_node_holds(citus: Citus, name: str) -> None:
     ).splitlines()
     assert first == "tasks_task is distributed by user_id over 4 shards."
     assert header.split() == ["node", "shards", "rows", "(estimate)", "bytes"]
-    found = [(node, *map(int, numbers)) for node, *numbers in map(str.split, lines)]
-    assert [node for node, *_ in found] == [f"127.0.0.1:{node.port}" for node in citus.nodes]
-    assert [shards for _, shards, _, _ in found] == [0, 2, 2]
-    assert sum(rows for _, _, rows, _ in found) == 1000
-    assert [size > 0 for *_, size in found] == [False, True, True]
+    names, shards, rows, sizes = zip(*map(str.split, lines), strict=True)
+    assert list(names) == [f"127.0.0.1:{node.port}" for node in citus.nodes]
+    assert shards == ("0", "2", "2")
+    assert sum(map(int, rows)) == 1000
+    assert [int(size) > 0 for size in sizes] == [False, True, True]
 
 
 def refusal(url: str, *options: str) -> str:
@@ -202,7 +203,7 @@ def test_migrations_reach_every_shard_and_readiness_follows(citus: Citus, tmp_pa
     (tmp_path / "more_settings.py").write_text(
         "from todo_project.settings import *\nMIGRATION_MODULES = {'tasks': 'more'}\n"
     )
-    more = {"PYTHONPATH": str(tmp_path), "DJANGO_SETTINGS_MODULE": "more_settings"}
+    more: Any = {"PYTHONPATH": str(tmp_path), "DJANGO_SETTINGS_MODULE": "more_settings"}
     with open_live_server("citus", **more) as server, ExitStack() as stack:
         node = citus.workers[0].url(server.database)
         elsewhere = stack.enter_context(Gunicorn({**server.environment, "DATABASE_URL": node}))

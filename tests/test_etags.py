@@ -24,7 +24,7 @@ def task(api: API) -> Json:
     return api.create(description="Two pints")
 
 
-@pytest.fixture(params=PATHS.values(), ids=PATHS)
+@pytest.fixture(params=[*PATHS.values()], ids=[*PATHS])
 def path(request: pytest.FixtureRequest, task: Json) -> str:
     return request.param.format(id=task["id"])
 

@@ -23,9 +23,9 @@ from django.db import OperationalError
 from django.http import HttpRequest, HttpResponseBase
 from django.test import Client as InProcess
 
-from tests.client import API, BOB
+from tests.client import API, BOB, at_once
 from tests.database_plugin import LiveServer, open_live_server
-from tests.live import OPERATIONS, TASKS, Answer, Client, Load, Row, at_once, lock, waiting
+from tests.live import OPERATIONS, TASKS, Answer, Client, Load, Row, lock, waiting
 from todo_project.database import deadline as deadline_module
 from todo_project.database.breaker import COOL_DOWN, THRESHOLD
 from todo_project.database.deadline import end_deadline, remaining, start_deadline
@@ -238,8 +238,7 @@ def kill_pgbouncer(server: LiveServer, load: Load) -> None:
 def end_sessions_often(server: LiveServer, load: Load) -> None:
     for _ in range(3):
         end_sessions(server)
-        answers = load.answers
-        assert wait_until(lambda answers=answers: load.answers > answers + 50, 10)
+        load.wait_for(50)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +261,7 @@ def test_what_was_acknowledged_is_there_and_nothing_twice(
     many = 3000 if strike is kill_postgres else 500
     load = Load(server)
     with load.running():
-        assert wait_until(lambda: load.answers > many)
+        load.wait_for(many)
         strike(server, load)
         acknowledged = load.acknowledged.total()
         assert wait_until(lambda: load.acknowledged.total() > acknowledged + many)

@@ -75,7 +75,7 @@ def send(api: API, verb: str, path: str, expected: int, **options: Any) -> None:
 
 
 def alices_data() -> list[Json]:
-    return list(Task.objects.filter(user_id=ALICE).values())
+    return [dict(task) for task in Task.objects.filter(user_id=ALICE).values()]
 
 
 def test_every_route_has_its_row() -> None:
@@ -170,7 +170,7 @@ def test_the_admin_is_not_opened_by_a_token(task: Json) -> None:
 
 def test_of_several_errors_the_first_in_order_counts(task: Json) -> None:
     """Everything is wrong with a request; one thing after another is mended."""
-    request = {
+    request: dict[str, Any] = {
         "method": "PUT",
         "path": f"/api/{ALICE}/tasks/nonsense/complete/more",
         "body": b"{" * 70_000,
@@ -179,7 +179,7 @@ def test_of_several_errors_the_first_in_order_counts(task: Json) -> None:
     headers = {"Accept": "text/html", "If-Match": '"stale"'}
     complete = f"/api/{ALICE}/tasks/{{}}/complete".format
     api = API()
-    for expected, mended in [
+    steps: list[tuple[int, dict[str, Any]]] = [
         (404, {}),
         (413, {"path": complete("nonsense")}),
         (406, {"body": b"{"}),
@@ -193,7 +193,8 @@ def test_of_several_errors_the_first_in_order_counts(task: Json) -> None:
         (404, {"body": b'{"is_completed": true}'}),
         (412, {"path": complete(task["id"])}),
         (200, {"If-Match": "*"}),
-    ]:
+    ]
+    for expected, mended in steps:
         for name, value in mended.items():
             (request if name in request else headers)[name] = value
         api.request(**request, expected=expected, headers=headers)

@@ -90,6 +90,10 @@ def redirect(handler: Handler) -> None:
         handler.answer(NEW_SET)
 
 
+def write_banner(handler: Handler) -> None:
+    handler.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+
 # None of these makes the new key known, or withdraws the old one.
 BROKEN: dict[str, Behaviour] = {
     "slow": serve_after(10),
@@ -108,7 +112,7 @@ BROKEN: dict[str, Behaviour] = {
     "redirect": redirect,
     "redirect to a file": serve_bytes(b"", 302, Location="file:///etc/passwd"),
     "shorter than it says": serve_bytes(b'{"keys": []}', **{"Content-Length": "99"}),
-    "no HTTP": lambda handler: handler.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n"),
+    "no HTTP": write_banner,
     "nothing": lambda handler: None,
     "drip": drip,
     "drip in the headers": drip_headers,

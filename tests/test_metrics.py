@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.client import NOBODYS
+from tests.client import NOBODYS, at_once
 from tests.database_plugin import LiveServer, open_live_server
 from tests.issuer import Issuer, Key, bearer
-from tests.live import TASKS, Client, at_once, lock, waiting
+from tests.live import TASKS, Client, lock, waiting
 from todo_project import metrics
 from tools import samples_check
 from tools.samples_check import MONITORING
@@ -128,7 +128,7 @@ def test_a_database_that_hangs_shows() -> None:
 
 @pytest.mark.live
 def test_the_keys_have_the_time_of_their_fetch() -> None:
-    jwt = {"AUTH_MODE": "jwt", "METRICS_PORT": str(free_port())}
+    jwt: Any = {"AUTH_MODE": "jwt", "METRICS_PORT": str(free_port())}
     key = Key("EdDSA")
     with (
         Issuer(key) as issuer,
@@ -150,7 +150,8 @@ def test_the_keys_have_the_time_of_their_fetch() -> None:
 def test_metrics_are_on_loopback_and_never_on_the_public_port(server: LiveServer) -> None:
     def listening() -> set[tuple[str, int]]:
         connections = psutil.Process(server.pid).net_connections()
-        return {tuple(each.laddr) for each in connections if each.status == psutil.CONN_LISTEN}
+        listeners = [each.laddr for each in connections if each.status == psutil.CONN_LISTEN]
+        return {(address.ip, address.port) for address in listeners}
 
     assert listening() == {
         ("0.0.0.0", server.port),
@@ -226,7 +227,8 @@ def expressions(node: Any) -> Iterator[str]:
 
 def test_the_files_and_the_page_name_the_metrics_that_there_are() -> None:
     kinds = (Counter, Gauge, Histogram)
-    made = {m.describe()[0].name for m in vars(metrics).values() if isinstance(m, kinds)}
+    collectors = [m for m in vars(metrics).values() if isinstance(m, kinds)]
+    made = {metric.name for collector in collectors for metric in collector.describe()}
     dashboard = json.loads((MONITORING / "dashboard.json").read_text())
     queries = "\n".join([*expressions(dashboard), (MONITORING / "alerts.yaml").read_text()])
     named = re.findall(r"\b((?:http|database|token)_\w+?)(?:_total|_count|_bucket)?[{\[]", queries)

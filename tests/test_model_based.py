@@ -178,7 +178,7 @@ class Tasks(RuleBasedStateMachine):
         elif together:
             ops = [replace(op, owner=first.owner, target=first.target) for op in ops]
         requests = [self.resolve(op) for op in ops]
-        answers = at_once([lambda request=request: self.ask(request) for request in requests])
+        answers = at_once(len(requests), lambda number: self.ask(requests[number]))
         exchanges = list(zip(requests, answers, strict=True))
         self.history.append(["at once", *exchanges])
         for owner in {request.owner for request in requests}:
@@ -226,25 +226,26 @@ class Tasks(RuleBasedStateMachine):
     def ask(self, request: Request) -> Answer:
         method, suffix = ROUTES[request.verb]
         headers = {
-            "Idempotency-Key": request.key,
-            "If-Match": None if request.if_match is None else ",".join(request.if_match),
-            "If-None-Match": request.if_none_match and ",".join(request.if_none_match),
+            "Idempotency-Key": request.key and [request.key],
+            "If-Match": request.if_match,
+            "If-None-Match": request.if_none_match,
         }
         response = self.client.request(
             method,
             f"/api/{request.owner}/tasks{suffix.format(id=request.id)}",
             params=dict(request.query),
-            headers={name: value for name, value in headers.items() if value is not None},
+            headers={name: ",".join(of) for name, of in headers.items() if of is not None},
             **({} if request.body is None else {"json": request.body}),
         )
-        status, body = response.status_code, response.json() if response.content else None
+        status = response.status_code
+        body: Any = response.json() if response.content else None
         return Answer(
             status,
             body if status < 300 else None,
             code=body["code"] if status >= 400 else None,
             tag=response.headers.get("ETag"),
             location=response.headers.get("Location"),
-            links=frozenset(response.links if status == 200 else ()),
+            links=frozenset(map(str, response.links if status == 200 else ())),
         )
 
     def note_made(self, request: Request, answer: Answer) -> None:

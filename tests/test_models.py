@@ -28,11 +28,11 @@ def clock(monkeypatch):
     """Sets the service's clock; it stands still until it is set again."""
 
     class Clock(datetime):
-        time = datetime.now(UTC)
+        moment = datetime.now(UTC)
 
         @classmethod
         def now(cls, tz=None):
-            return cls.time
+            return cls.moment
 
     monkeypatch.setattr(models, "datetime", Clock)
     return Clock
@@ -176,11 +176,11 @@ STEPS = [timedelta(0), timedelta(microseconds=1), timedelta(seconds=1), timedelt
 @pytest.mark.parametrize("step", STEPS, ids=str)
 @pytest.mark.parametrize("start", [0, 1, 999_998, 999_999])
 def test_updated_at_rises_with_every_change_whatever_the_clock_does(mine, clock, step, start):
-    clock.time = datetime(2026, 12, 31, 23, 59, 59, start, tzinfo=UTC)
+    clock.moment = datetime(2026, 12, 31, 23, 59, 59, start, tzinfo=UTC)
     row = mine.add(values("0"))
     id = UUID(row["id"])
     for n in range(4):
-        clock.time += step
+        clock.moment += step
         for new in ({"title": f"{n}!"}, None, {"title": f"{n}?", "description": f"{n}"}):
             before = row["updated_at"]
             row = mine.change(id, new) if new else mine.toggle(id)
@@ -200,7 +200,7 @@ def test_a_change_that_changes_nothing_moves_nothing(mine, clock, step, descript
     row = mine.add(values("Buy milk", description, True))
     same = {"title": "Buy milk", "description": description, "is_completed": True}
     for fields in (["title"], ["description"], ["is_completed"], list(same)):
-        clock.time += step
+        clock.moment += step
         assert mine.change(UUID(row["id"]), {name: same[name] for name in fields}) == row
     assert mine.fetch(UUID(row["id"])) == row
     for description_ in {None, "", "x"} - {description}:
@@ -209,15 +209,15 @@ def test_a_change_that_changes_nothing_moves_nothing(mine, clock, step, descript
 
 def test_times_of_the_orm_and_of_the_statements_compare(mine, clock):
     """SQLite keeps a time without a fraction in another form than one with."""
-    clock.time = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    clock.moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     row = mine.add(values("statement"))
-    (id,) = make_tasks(1, created_at=clock.time + timedelta(microseconds=1))
-    (other,) = make_tasks(1, created_at=clock.time - timedelta(microseconds=1))
+    (id,) = make_tasks(1, created_at=clock.moment + timedelta(microseconds=1))
+    (other,) = make_tasks(1, created_at=clock.moment - timedelta(microseconds=1))
     page = [orjson.loads(task)["id"] for task in mine.page(PageQuery())]
     assert page == [id, row["id"], other]
-    assert Task.objects.filter(created_at=clock.time).get().id == UUID(row["id"])
+    assert Task.objects.filter(created_at=clock.moment).get().id == UUID(row["id"])
     assert [str(task.id) for task in mine.order_by("-created_at", "-id")] == [id, row["id"], other]
-    unchanged = Preconditions(match=[clock.time])
+    unchanged = Preconditions(match=[clock.moment])
     assert mine.change(UUID(row["id"]), {"title": "x"}, unchanged)["title"] == "x"
     assert mine.change(UUID(row["id"]), {"title": "y"}, unchanged) is None
 

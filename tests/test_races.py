@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -41,7 +42,7 @@ def test_creates_with_one_key_make_one_task(client: httpx.Client, path: str) -> 
     def post(title: str, key: str = "k") -> httpx.Response:
         return client.post(path, json={"title": title}, headers={"Idempotency-Key": key})
 
-    answers = at_once([lambda: post("Buy milk")] * 50)
+    answers = at_once(50, lambda _: post("Buy milk"))
     assert [answer.status_code for answer in answers] == [201] * 50
     (made,) = client.get(path).json()
     assert {answer.content for answer in answers} == {answers[0].content}
@@ -49,13 +50,13 @@ def test_creates_with_one_key_make_one_task(client: httpx.Client, path: str) -> 
     for name in ("ETag", "Location"):
         assert len({answer.headers[name] for answer in answers}) == 1
 
-    refused = at_once([lambda: post("Buy tea")] * 50)
+    refused = at_once(50, lambda _: post("Buy tea"))
     assert [answer.status_code for answer in refused] == [422] * 50
     assert {answer.json()["code"] for answer in refused} == {"idempotency_key_reused"}
     assert client.get(path).json() == [made]
 
     # One key with two payloads at once: whichever comes first has it.
-    mixed = at_once([lambda n=n: post(f"Buy {n % 2}", "other") for n in range(50)])
+    mixed = at_once(50, lambda n: post(f"Buy {n % 2}", "other"))
     second = next(task for task in client.get(path).json() if task != made)
     assert client.get(path).json() == [second, made]
     for n, answer in enumerate(mixed):
@@ -77,11 +78,11 @@ def test_of_writers_with_one_tag_exactly_one_wins(client: httpx.Client, path: st
             ("PATCH", "/complete", {"is_completed": True}),
             ("PATCH", "/complete", None),
         ][n % 4]
-        options = {} if body is None else {"json": body}
+        options: Any = {} if body is None else {"json": body}
         return client.request(method, path + suffix, headers={"If-Match": tag}, **options)
 
     for _ in range(5):
-        answers = at_once([lambda n=n: write(n) for n in range(20)])
+        answers = at_once(20, write)
         assert Counter(answer.status_code for answer in answers) == {200: 1, 412: 19}
         (winner,) = (answer for answer in answers if answer.status_code == 200)
         assert client.get(path).json() == winner.json()
@@ -89,14 +90,14 @@ def test_of_writers_with_one_tag_exactly_one_wins(client: httpx.Client, path: st
         back = client.patch(path, json={"title": "Buy milk", "is_completed": False})
         tag = back.headers["ETag"]
 
-    deleted = at_once([lambda: client.delete(path, headers={"If-Match": tag})] * 20)
+    deleted = at_once(20, lambda _: client.delete(path, headers={"If-Match": tag}))
     assert Counter(answer.status_code for answer in deleted) == {204: 1, 404: 19}
     assert client.get(path).status_code == 404
 
 
 def test_no_toggle_is_lost(client: httpx.Client, path: str) -> None:
     path = client.post(path, json=MILK).headers["Location"]
-    answers = at_once([lambda: client.patch(f"{path}/complete").json()] * 41)
+    answers = at_once(41, lambda _: client.patch(f"{path}/complete").json())
     answers.sort(key=lambda task: task["updated_at"])
     assert len({task["updated_at"] for task in answers}) == 41
     assert [task["is_completed"] for task in answers] == [n % 2 == 0 for n in range(41)]
@@ -184,7 +185,7 @@ def test_safety_costs_no_round_trip(fragile: LiveServer, path: str) -> None:
         def cost(method: str, path: str, status: int, json: object = None, **headers: str) -> int:
             fragile.proxy.reset()
             named = {name.replace("_", "-"): value for name, value in headers.items()}
-            options = {} if json is None else {"json": json}
+            options: Any = {} if json is None else {"json": json}
             response = client.request(method, path, headers=named, **options)
             assert response.status_code == status
             return fragile.proxy.round_trips

@@ -23,7 +23,7 @@ from tools.servers import Redis, wait_until
 pytestmark = pytest.mark.live
 
 T = TypeVar("T")
-JWT = {"AUTH_MODE": "jwt", "JWT_SECRET": SECRET}
+JWT: Any = {"AUTH_MODE": "jwt", "JWT_SECRET": SECRET}
 
 
 def tasks(owner: str = ALICE) -> str:
@@ -32,7 +32,8 @@ def tasks(owner: str = ALICE) -> str:
 
 def serve(**environment: str) -> Any:
     """The service with one process, so that nothing is divided."""
-    return open_live_server(vendor="sqlite", **{"WEB_CONCURRENCY": "1", **environment})
+    options: Any = {"WEB_CONCURRENCY": "1", **environment}
+    return open_live_server(vendor="sqlite", **options)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import jwt
 import pytest
@@ -28,7 +29,7 @@ DOCUMENTS = [
 ROWS = OPERATIONS + HEAD_AND_OPTIONS + REFUSED + PROBES + DOCUMENTS
 
 
-ONE_THREAD = {"WEB_CONCURRENCY": "1", "WEB_THREADS": "1"}  # so that one connection serves all
+ONE_THREAD: Any = {"WEB_CONCURRENCY": "1", "WEB_THREADS": "1"}  # so that one connection serves all
 
 
 @pytest.fixture(scope="module", params=["direct", "pgbouncer", "citus"])
@@ -54,8 +55,9 @@ def encrypted() -> Iterator[PostgreSQL]:
             command.split(), cwd=server.folder, check=True, capture_output=True, text=True
         )
         server._write("key", done.stdout).chmod(0o600)
-        files = {"ssl_key_file": server.folder / "key", "ssl_cert_file": server.folder / "root"}
-        server.settings |= {"ssl": "on", **files}
+        server.settings["ssl"] = "on"
+        server.settings["ssl_key_file"] = str(server.folder / "key")
+        server.settings["ssl_cert_file"] = str(server.folder / "root")
         try:
             server.start()
         except ServerError as error:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from tests.client import ALICE

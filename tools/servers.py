@@ -32,7 +32,7 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any, Literal, Self
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import psycopg
 
 HOST = "127.0.0.1"
