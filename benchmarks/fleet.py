@@ -29,7 +29,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 from benchmarks.data import ROOT, environment
-from benchmarks.report import table
+from benchmarks.report import Cell, table
 from tools.citus import Citus
 from tools.servers import HOST, Gunicorn, kill_tree
 
@@ -206,8 +206,10 @@ class Fleet:
 
     def report(self) -> None:
         down = self.cluster.workers[1].port
-        rows = []
-        for phase, node in self.slowest:
+        rows: list[list[Cell]] = []
+        for phase, node in sorted(
+            self.slowest, key=lambda at: (PHASES.index(at[0]), at[1] == down)
+        ):
             of = {s: n for (p, at, s), n in self.statuses.items() if (p, at) == (phase, node)}
             done = sum(n for status, n in of.items() if status in (200, 201))
             owners = "second worker" if node == down else "first worker"
@@ -216,7 +218,7 @@ class Fleet:
                 [phase, owners, done, of.get(412, 0), of.get(503, 0), of.get(0, 0), slowest]
             )
         header = ["phase", "owners on", "200, 201", "412", "503", "no answer", "slowest, ms"]
-        table("Answers", header, sorted(rows, key=lambda row: (PHASES.index(row[0]), row[1])))
+        table("Answers", header, rows)
         created = sum(len(owner.created) for owner in self.owners)
         replaced = sum(owner.replaced for owner in self.owners)
         print(f"\nacknowledged: {created} creates, {replaced} replacements")
