@@ -3,7 +3,7 @@
 A document can say what a well-formed request is, not which tags, keys and cursors are good just
 now. So three refusals of well-formed requests are right, and no others:
 
-- 412 on an `If-Match` that was made up, or that another request has overtaken;
+- 412 on a precondition that was made up, or that another request has overtaken;
 - 422 on an `Idempotency-Key` that was used before, for another payload;
 - 400 on a cursor that the service did not make for this very list.
 """
@@ -27,7 +27,7 @@ def refused_rightly(response: Response) -> bool:
     problem = response.json()
     match problem["code"]:
         case "precondition_failed":
-            return "If-Match" in response.request.headers
+            return bool({"If-Match", "If-None-Match"} & {*response.request.headers})
         case "idempotency_key_reused":
             return "Idempotency-Key" in response.request.headers
         case "invalid_cursor":

@@ -21,11 +21,6 @@ GUESSES = [f"hunter-{number:02}" for number in range(30)]
 LIMIT = 10
 
 
-@pytest.fixture(autouse=True)
-def fast_hashes(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
 def operator(db: None) -> User:
     return User.objects.create_superuser("operator", password=PASSWORD)
