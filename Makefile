@@ -42,9 +42,12 @@ run: $(VENV)/runtime
 	$(ALONE) $(BIN)/python manage.py migrate --verbosity 0
 	$(BIN)/python -m todo_project
 
+# The tests that boot servers wait more than they work. A file is run by one process.
+PARALLEL := --dist loadfile --no-loadscope-reorder --numprocesses
+
 test: $(VENV)/dev
-	TEST_DATABASE=sqlite $(BIN)/python -m pytest -m 'not live'
-	TEST_DATABASE=postgresql $(BIN)/python -m pytest
+	TEST_DATABASE=sqlite $(BIN)/python -m pytest $(PARALLEL) 2 -m 'not live'
+	TEST_DATABASE=postgresql $(BIN)/python -m pytest $(PARALLEL) 4
 
 test-citus: $(VENV)/dev
 	TEST_DATABASE=citus $(BIN)/python -m pytest -m 'not live'
