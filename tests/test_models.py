@@ -129,6 +129,7 @@ def test_an_owners_set_carries_the_filter(mine):
     assert "user_id" in str(mine.query.where)
     assert [str(task.id) for task in mine] == [id]
     assert mine.count() == mine.filter(title="Buy milk").count() == mine.all().count() == 1
+    assert str(mine.query) == str(Task.objects.filter(user_id=OWNER).query)
     assert mine.exclude(title="").update(title="New") == 1
     assert Task.objects.filter(title="New").count() == 1
     assert mine.delete()[0] == 1
