@@ -33,6 +33,8 @@ MEDIA_TYPE = "application/problem+json"
 # RFC 9110 has renamed these; Python did so in 3.13.
 _RENAMED = {413: "Content Too Large", 422: "Unprocessable Content"}
 
+CHALLENGE = 'Bearer realm="tasks"'
+
 RETRY_AFTER = 2
 """Seconds that a client is asked to wait after a 503."""
 
@@ -174,9 +176,9 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
 def challenge(error: exceptions.APIException) -> str:
     """`WWW-Authenticate` (RFC 6750 section 3): no error code where no token was sent."""
     if isinstance(error, exceptions.NotAuthenticated):
-        return 'Bearer realm="tasks"'
+        return CHALLENGE
     description = str(error.detail).replace("\\", "").replace('"', "'")
-    return f'Bearer realm="tasks", error="invalid_token", error_description="{description}"'
+    return f'{CHALLENGE}, error="invalid_token", error_description="{description}"'
 
 
 def unavailable(error: Exception) -> HttpResponse:

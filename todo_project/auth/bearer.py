@@ -10,7 +10,7 @@ from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.request import Request
 
 from todo_project.api.converters import parse_uuid
-from todo_project.api.problems import ServiceUnavailable
+from todo_project.api.problems import CHALLENGE, ServiceUnavailable
 from todo_project.auth.jwks import KeysUnavailableError, UnknownKeyError, key_set
 
 MAX_TOKEN_LENGTH = 16 * 1024
@@ -45,7 +45,7 @@ class BearerAuthentication(BaseAuthentication):
         return Owner(id), token
 
     def authenticate_header(self, request: Request) -> str:
-        return 'Bearer realm="tasks"'
+        return CHALLENGE
 
 
 def invalid_token(detail: str) -> AuthenticationFailed:
