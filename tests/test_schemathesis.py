@@ -95,7 +95,7 @@ def test_the_service_does_what_its_document_says(
     printed = fuzz(live_server_factory(**settings), tmp_path, config)
     for phase in ("Examples", "Coverage", "Fuzzing", "Stateful"):
         assert f"✅ {phase}\n" in printed
-    # Thousands on a machine of one's own, but a busy one must not fail for being slow.
+    # Thousands on an idle machine; a busy one, or a measured server, must not fail for being slow.
     [(generated, passed)] = re.findall(r"(\d+) generated, (\d+) passed", printed)
     assert generated == passed
-    assert int(generated) > 10 * SECONDS
+    assert int(generated) > 2 * SECONDS

@@ -638,6 +638,12 @@ class Gunicorn(Server):
         """Send the signal and return the exit code; ServerError when it runs on after `seconds`."""
         return self._signal_and_wait(sig, seconds)
 
+    def close(self) -> None:
+        if coverage and self.running:  # SIGKILL loses what was measured
+            with suppress(ServerError):
+                self.stop(seconds=10)
+        super().close()
+
 
 if __name__ == "__main__":
     _Guard.watch()
