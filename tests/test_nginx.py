@@ -11,7 +11,7 @@ import pytest
 
 from tests.client import ALICE
 from tests.database_plugin import LiveServer, open_live_server
-from tools.samples_check import Nginx, NotInstalled
+from tools.samples_check import NGINX, Nginx
 from tools.servers import HOST
 
 pytestmark = pytest.mark.live
@@ -27,11 +27,10 @@ def service() -> Iterator[LiveServer]:
 
 @pytest.fixture
 def nginx(service: LiveServer) -> Iterator[Nginx]:
-    try:
-        server = Nginx(service.port)
-    except NotInstalled as missing:
-        pytest.fail(str(missing)) if os.environ.get("CI") else pytest.skip(str(missing))
-    with server:
+    if NGINX is None:
+        reason = "nginx is not installed (apt-get install nginx-light)"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    with Nginx(service.port) as server:
         yield server
 
 
