@@ -22,7 +22,8 @@ from tasks import models
 from tasks.etags import task_etag
 from tasks.models import Task
 from tests.client import ALICE, API, BOB
-from tests.values import TASKS, TEXTS, make_tasks
+from tests.values import TASKS, TEXTS, Terminal, make_tasks
+from todo_project.database.errors import Unavailable
 
 LIST = "/admin/tasks/task/"
 ERASE = f"{LIST}erase/{ALICE}/"
@@ -288,18 +289,46 @@ def test_the_command_asks_for_the_id(db: None, monkeypatch: Any) -> None:
     assert not Task.objects.exists()
 
 
-def test_the_command_can_be_interrupted_and_repeated(db: None, monkeypatch: Any) -> None:
+def test_without_input_the_command_erases_nothing(db: None, monkeypatch: Any) -> None:
+    make_tasks(2)
+    monkeypatch.setattr("sys.stdin", StringIO())
+    with pytest.raises(CommandError, match="there is no input"):
+        erase_user(ALICE)
+    assert Task.objects.count() == 2
+
+
+def test_the_command_shows_its_progress_on_a_terminal(db: None, monkeypatch: Any) -> None:
+    monkeypatch.setattr(models, "BATCH_SIZE", 4)
+    make_tasks(10)
+    output = Terminal()
+    call_command("erase_user", ALICE, "--yes", stdout=output)
+    *_, last = output.getvalue().split("\r")
+    assert "#" * 40 in last
+    assert "10 of 10" in last
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (KeyboardInterrupt(), r"^Interrupted: 8 tasks erased\. Run it again\.$"),
+        (Unavailable("It is away"), r"^8 tasks erased, then: It is away\. Run it again\.$"),
+    ],
+    ids=["interrupted", "database away"],
+)
+def test_the_command_can_be_interrupted_and_repeated(
+    db: None, monkeypatch: Any, error: BaseException, message: str
+) -> None:
     monkeypatch.setattr(models, "BATCH_SIZE", 4)
     make_tasks(10)
     run = vars(models)["run"]
 
     def interrupted(*args: Any, **options: Any) -> Any:
         if Task.objects.count() == 2:
-            raise KeyboardInterrupt
+            raise error
         return run(*args, **options)
 
     monkeypatch.setattr(models, "run", interrupted)
-    with pytest.raises(CommandError, match=r"^Interrupted: 8 tasks erased\. Run it again\.$"):
+    with pytest.raises(CommandError, match=message):
         erase_user(ALICE, "--yes")
     monkeypatch.setattr(models, "run", run)
     assert erase_user(ALICE, "--yes") == f"2 tasks of user {ALICE} erased.\n"

@@ -7,6 +7,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from tasks.models import Task
+from tests.values import Terminal
 from todo_project.first_steps import SAMPLE_USER
 
 
@@ -45,6 +46,14 @@ def test_it_goes_on_from_batch_to_batch(db: None, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("tasks.management.commands.load_demo.BATCH", 7)
     load_demo("--tasks=20")
     assert Task.objects.count() == 20
+
+
+def test_it_shows_its_progress_on_a_terminal(db: None) -> None:
+    errors = Terminal()
+    call_command("load_demo", "--tasks=20", stdout=io.StringIO(), stderr=errors)
+    *_, last = errors.getvalue().split("\r")
+    assert "#" * 40 in last
+    assert "20 of 20" in last
 
 
 def test_without_debug_it_wants_to_be_forced(db: None, settings: Any) -> None:

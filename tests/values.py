@@ -2,11 +2,20 @@
 
 import json
 from datetime import UTC, datetime
+from io import StringIO
 from typing import Any
 from uuid import UUID, uuid4
 
 from tasks.models import Task
 from tests.client import ALICE, NOBODYS
+
+
+class Terminal(StringIO):
+    """A terminal, as the output of a command."""
+
+    def isatty(self) -> bool:
+        return True
+
 
 KEYS = list(Task.resource.returned)
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
