@@ -11,16 +11,16 @@ ALONE := $(PYTHON) tools/one_at_a_time.py .make.lock
 help:
 	@echo "make run     serve the API on SQLite at 127.0.0.1:8000"
 	@echo "make test    the whole suite, on a throw-away PostgreSQL and on SQLite"
-	@echo "make test-citus  the suite on a Citus cluster, where PostgreSQL has the extension"
-	@echo "make test-next  the suite on the next Python and Django"
+	@echo "make test-citus  the suite on a Citus cluster, if PostgreSQL has the extension"
+	@echo "make test-next  the suite on the next versions of Python and Django"
 	@echo "make check   lint, format, types, Django's checks, migrations, OpenAPI, documents, samples"
-	@echo "make coverage  the branches of todo_project and tasks that the suite runs; slower than make test"
-	@echo "make audit   known vulnerabilities among the locked packages; part of make check"
+	@echo "make coverage  the branch coverage of todo_project and tasks; slower than make test"
+	@echo "make audit   known vulnerabilities in the locked packages; part of make check"
 	@echo "make lock    write requirements*.txt from requirements*.in; UPGRADE=--upgrade takes new versions"
-	@echo "make fuzz    the OpenAPI document against a live server, at length"
-	@echo "make bench   the benchmarks, side by side with the peers"
-	@echo "make schema  write openapi.yaml anew"
-	@echo "make sessions  write the outputs of README.md and docs/api.md anew"
+	@echo "make fuzz    generated requests against a live server, for a quarter of an hour"
+	@echo "make bench   the benchmarks, side by side with FastAPI + SQLModel and default DRF"
+	@echo "make schema  write openapi.yaml"
+	@echo "make sessions  write the output shown in README.md and docs/api.md"
 
 $(VENV)/runtime: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
@@ -36,7 +36,7 @@ $(VENV)/bench: benchmarks/requirements.txt $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@touch $@
 
-# DEBUG=false make run is for whoever wants to see their .env in force.
+# To run with production's settings from .env: DEBUG=false make run.
 run: export DEBUG ?= true
 run: $(VENV)/runtime
 	$(ALONE) $(BIN)/python manage.py migrate --verbosity 0
@@ -53,7 +53,7 @@ test-citus: $(VENV)/dev
 	TEST_DATABASE=citus $(BIN)/python -m pytest -m 'not live'
 	TEST_DATABASE=citus $(BIN)/python -m pytest -q tests/test_distribute.py tests/test_citus.py
 
-# What is coming: the next Python and Django, without the tests that boot servers.
+# The next versions of Python and Django, without the tests that start servers.
 NEXT_PYTHON ?= python3.13
 NEXT_DJANGO := 6.1.3
 NEXT_DATABASES ?= sqlite postgresql
@@ -97,8 +97,8 @@ check: $(VENV)/dev
 audit: $(VENV)/dev
 	$(BIN)/python -m tools.audit
 
-# Versions stay unless their .in file, or UPGRADE, asks for others: UPGRADE="--upgrade-package django".
-# Universal: for every platform and each Python from 3.11 on, not just those at hand.
+# Keeps the locked versions unless a .in file or UPGRADE asks for others, such as
+# UPGRADE="--upgrade-package django". For every platform and every Python from 3.11 on.
 LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 \
 	--fork-strategy fewest --generate-hashes --system-certs \
 	--custom-compile-command "make lock"

@@ -1,7 +1,6 @@
 "use strict";
 
-// A token entered is forgotten with the page: kept in localStorage, it would be there for whoever
-// sits down next.
+// The page does not keep an entered token: in localStorage the next user of the browser would find it.
 SwaggerUIBundle({
   dom_id: "#swagger-ui",
   url: document.getElementById("swagger-ui").dataset.schema,
