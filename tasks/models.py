@@ -255,14 +255,17 @@ class TaskQuerySet(models.QuerySet["Task"]):
         return key + lists, tuple(times is not None for times in preconditions)
 
 
-class TaskManager(models.Manager.from_queryset(TaskQuerySet)):  # type: ignore[misc]
+BaseTaskManager = models.Manager.from_queryset(TaskQuerySet)
+
+
+class TaskManager(BaseTaskManager):
     def owned_by(self, owner: UUID) -> TaskQuerySet:
         """All tasks of one owner. Sets derived from this one have no operations.
 
         As `filter(user_id=owner)` makes it, which looks up the same column and lookup anew for
         each request: a sixth of the instructions of a GET.
         """
-        tasks: TaskQuerySet = self.get_queryset()
+        tasks = TaskQuerySet(Task, using=self._db)
         tasks.query.where.add(Exact(OWNER, owner), AND)
         tasks._owner = owner
         return tasks
