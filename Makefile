@@ -68,8 +68,8 @@ test-next:
 
 coverage: $(VENV)/dev
 	$(BIN)/coverage erase
-	TEST_DATABASE=sqlite $(BIN)/coverage run -m pytest -m 'not live'
-	TEST_DATABASE=postgresql $(BIN)/coverage run -m pytest
+	TEST_DATABASE=sqlite $(BIN)/coverage run -m pytest $(PARALLEL) 2 -m 'not live'
+	TEST_DATABASE=postgresql $(BIN)/coverage run -m pytest $(PARALLEL) 4
 	TEST_DATABASE=citus $(BIN)/coverage run -m pytest tests/test_distribute.py
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
