@@ -81,11 +81,3 @@ def test_the_documented_roles_migrate_and_serve(tmp_path: Path) -> None:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute("ALTER TABLE tasks_task ADD x int")
         assert server.execute("SHOW server_encoding", database="todo") == [("UTF8",)]
-
-
-def test_the_pages_lead_to_each_other() -> None:
-    for page in [PROJECT_ROOT / "docs/deployment.md", *PAGES.glob("*.md")]:
-        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-            target = (page.parent / link).resolve()
-            # The page about monitoring is written elsewhere.
-            assert target.exists() or target.name == "monitoring.md", (page.name, link)
