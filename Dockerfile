@@ -3,7 +3,7 @@
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
-# gunicorn_h1c is published as source alone.
+# gunicorn_h1c is published only as source.
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
 WORKDIR /app
 COPY requirements.txt .

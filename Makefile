@@ -10,7 +10,7 @@ ALONE := $(PYTHON) tools/one_at_a_time.py .make.lock
 
 help:
 	@echo "make run     serve the API on SQLite at 127.0.0.1:8000"
-	@echo "make test    the whole suite, on a throw-away PostgreSQL and on SQLite"
+	@echo "make test    the whole suite, on SQLite and on a temporary PostgreSQL"
 	@echo "make test-citus  the suite on a Citus cluster, if PostgreSQL has the extension"
 	@echo "make test-next  the suite on the next versions of Python and Django"
 	@echo "make check   lint, format, types, Django's checks, migrations, OpenAPI, documents, samples"

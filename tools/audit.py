@@ -1,8 +1,8 @@
 """Known vulnerabilities among the locked packages: `python -m tools.audit [URL of an OSV index]`.
 
-Exits with 1 when there are any. Without the index it says so in one line and exits with 0, so that
-`make check` works offline. pip-audit would rather ask PyPI, but many mirrors of PyPI answer 404
-where vulnerabilities are listed, and pip-audit passes over the packages that it finds nothing for.
+Exits with 1 when there are any. If the index cannot be reached a line says so and the exit code is
+0, so that `make check` works offline. pip-audit asks PyPI by default, but mirrors of PyPI often do
+not serve vulnerabilities (404), and pip-audit then skips the package without an error.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 INDEX = "https://api.osv.dev/v1/query"
 TIMEOUT = 5  # seconds
-# An index that knows nothing against this one is none.
+# A usable index lists vulnerabilities for this one.
 VULNERABLE = {"package": {"name": "django", "ecosystem": "PyPI"}, "version": "3.2"}
 
 
 def missing(index: str) -> str | None:
-    """Why the index is unusable; None if it answers."""
-    # urllib's timeout does not cover the look-up of the name.
+    """Why the index cannot be used; None if it can."""
+    # urllib's timeout does not cover DNS.
     os.environ.setdefault("RES_OPTIONS", "timeout:2 attempts:1")
     try:
         with urllib.request.urlopen(index, json.dumps(VULNERABLE).encode(), TIMEOUT) as response:

@@ -1,6 +1,6 @@
 """Every migration's SQL for PostgreSQL, read by squawk: `python -m tools.migration_lint`.
 
-Exits with 1 and squawk's own words where a migration would hold up a table in use.
+Exits with 1 and squawk's messages if a migration would block a table in use.
 """
 
 import io
@@ -19,17 +19,17 @@ from tools.servers import ENVIRONMENT, PostgreSQL
 
 APP = "tasks"
 EXCLUDED = [
-    # What others wait for is the lock, and lock_timeout bounds that. Statements that are slow under
-    # a lock have rules of their own, and an index made concurrently must take its time.
+    # Requests wait for the lock, and lock_timeout limits that. Other rules find statements that are
+    # slow while they hold a lock, and an index created concurrently may take long.
     "require-statement-timeout",
     # The API refuses a number beyond its column's range.
     "prefer-bigint-over-int",
     "prefer-bigint-over-smallint",
 ]
-# An index made concurrently waits for a lock that holds up neither readers nor writers. One that
-# gives up stays behind invalid, and IF NOT EXISTS would take that for the index.
+# An index created concurrently waits for a lock that blocks neither readers nor writers. If it
+# gives up it leaves an invalid index, which IF NOT EXISTS would mistake for the index.
 CONCURRENTLY = re.compile(r"^(?=(CREATE|CREATE UNIQUE|DROP) INDEX CONCURRENTLY)", re.MULTILINE)
-# Processes of the release before insert rows without the new column.
+# Processes of the previous release insert rows without the new column.
 LOST_DEFAULT = re.compile(r'ALTER COLUMN ("\w+") DROP DEFAULT')
 CONCURRENTLY_EXCLUDED = "require-lock-timeout, prefer-robust-stmts"
 

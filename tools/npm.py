@@ -1,4 +1,4 @@
-"""The packages of the examples that run on Node, installed as their lockfiles say."""
+"""Installs the packages of the examples that run on Node, from their lockfiles."""
 
 import hashlib
 import os
@@ -20,14 +20,14 @@ def available() -> bool:
 
 
 def require_packages(example: Path) -> None:
-    """Install an example's packages; skip the test where npm is not to be had, but not in CI."""
+    """Install an example's packages; skip the test if npm is missing, but not in CI."""
     if not available():
         pytest.fail(MISSING) if os.environ.get("CI") else pytest.skip(MISSING)
     install(example)
 
 
 def install(example: Path) -> None:
-    """Install what the lockfile says, once for each lockfile; later runs need no network."""
+    """Install from the lockfile, once for each version of it; later runs need no network."""
     lockfile = hashlib.sha256((example / "package-lock.json").read_bytes()).hexdigest()
     stamp = example / "node_modules/.installed-lockfile"
     if not stamp.is_file() or stamp.read_text() != lockfile:
@@ -46,7 +46,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=240,  # less than a test may take, pytest.ini says
+        timeout=240,  # less than pytest.ini gives a test
         check=False,
     )
     assert done.returncode == 0, done.stdout

@@ -1,7 +1,7 @@
-"""`python one_at_a_time.py FILE COMMAND…`: run the command while no other of these runs.
+"""`python one_at_a_time.py FILE COMMAND…`: run a command while no other one holds the lock FILE.
 
-For `make`: two at once would build one virtual environment, and migrate one database. The other one
-waits, and says so. POSIX only.
+For `make`: two at once would build the same virtual environment and migrate the same database. The
+second one waits, and says so. POSIX only.
 """
 
 import fcntl

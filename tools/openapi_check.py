@@ -1,14 +1,14 @@
-"""The OpenAPI document is complete, valid, well made, and the one in openapi.yaml.
+"""Check that openapi.yaml is the document that the service serves, and lint it.
 
     python -m tools.openapi_check            compare and lint
-    python -m tools.openapi_check --write    write openapi.yaml anew, and lint
+    python -m tools.openapi_check --write    write openapi.yaml, and lint
 
-Three judges. drf-spectacular warns of what it could not resolve. openapi-spec-validator, of the
-python-openapi project, holds the document against the specification. Redocly CLI judges the rest:
-examples that do not fit their schemas, problems without a body, parameters without a description
-(rules in examples/typescript/redocly.yaml). It is on npm, so a machine without npm goes without,
-but CI does not. Of its like, Spectral brings some 200 packages, and Vacuum fetches a program from
-elsewhere when it is installed.
+There are three linters. drf-spectacular warns about what it could not resolve.
+openapi-spec-validator, of the python-openapi project, checks the document against the
+specification. Redocly CLI checks the rest: examples that do not fit their schemas, problems without
+a body, parameters without a description (rules in examples/typescript/redocly.yaml). It needs npm;
+without npm it is skipped, but not in CI. Of the alternatives, Spectral installs some 200 packages,
+and Vacuum downloads a program when it is installed.
 """
 
 import os
@@ -25,31 +25,31 @@ from tools.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
 
 CHECKED_IN = PROJECT_ROOT / "openapi.yaml"
 
-# The document depends on AUTH_MODE alone; the rest is what the settings ask for.
+# The document depends only on AUTH_MODE; the others are required settings.
 ENVIRONMENT = {
     **CLEAN_ENVIRONMENT,
     "DEBUG": "false",
-    "SECRET_KEY": "for this command alone",
+    "SECRET_KEY": "only for this command",
     "ALLOWED_HOSTS": "localhost",
     "DATABASE_URL": "sqlite:///never-opened.sqlite3",
     "AUTH_MODE": "jwt",
-    "JWT_SECRET": "for this command alone, and 32 bytes or more",
+    "JWT_SECRET": "only for this command, and 32 bytes or more",
     "JWT_JWKS_URL": "",
 }
 
 
 def generate() -> str:
-    """What the service serves with AUTH_MODE=jwt; exits when drf-spectacular has a complaint."""
+    """What the service serves with AUTH_MODE=jwt; exits if drf-spectacular warns."""
     with tempfile.NamedTemporaryFile() as file:
         command = [sys.executable, "manage.py", "spectacular", "--validate", "--fail-on-warn"]
         command += ["--file", file.name]
         if subprocess.run(command, env=ENVIRONMENT, cwd=PROJECT_ROOT, check=False).returncode:
-            sys.exit("drf-spectacular has a complaint about the OpenAPI document")
+            sys.exit("drf-spectacular warned about the OpenAPI document")
         return Path(file.name).read_text()
 
 
 def lint() -> None:
-    """Raises or exits with the linters' complaints about openapi.yaml."""
+    """Raises or exits with the linters' messages about openapi.yaml."""
     validate(yaml.safe_load(CHECKED_IN.read_text()))
     if not npm.available():
         if os.environ.get("CI"):
