@@ -22,6 +22,9 @@ current = _Current()
 class PlainFormatter(logging.Formatter):
     """Adds `request_id`, `-` outside a request, and the zone to a time (RFC 3339)."""
 
+    def __init__(self) -> None:
+        super().__init__("{asctime} {levelname} {name} {request_id} {message}", style="{")
+
     def format(self, record: logging.LogRecord) -> str:
         record.request_id = current.request_id
         return super().format(record)

@@ -66,11 +66,6 @@ class Process:
         self.connections: WeakSet[Any] = WeakSet()
         self.writer: threading.Thread | None = None
 
-    def start_writer(self) -> None:
-        """Called by the first request: threads do not outlive the fork of a worker."""
-        self.writer = threading.Thread(target=self.write_every_second, daemon=True)
-        self.writer.start()
-
     def write_every_second(self) -> None:
         while True:
             self.write()
@@ -103,10 +98,11 @@ def count_connection(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
 def begin() -> None:
     """Count a request as in flight."""
     process.running.append(None)
-    if process.writer is None:
+    if process.writer is None:  # the first request: threads do not survive a worker's fork
         with _lock:
             if process.writer is None:
-                process.start_writer()
+                process.writer = threading.Thread(target=process.write_every_second, daemon=True)
+                process.writer.start()
 
 
 def end(route: str, method: str, status: int, code: str | None, seconds: float) -> None:

@@ -307,19 +307,9 @@ LOGGING = {
         "once_per_second": {"()": "todo_project.logs.OncePerSecondFilter"},
     },
     "formatters": {
-        "json": {"()": "todo_project.logs.JSONFormatter"},
-        "plain": {
-            "()": "todo_project.logs.PlainFormatter",
-            "format": "{asctime} {levelname} {name} {request_id} {message}",
-            "style": "{",
-        },
+        "stderr": {"()": f"todo_project.logs.{'Plain' if DEBUG else 'JSON'}Formatter"},
     },
-    "handlers": {
-        "stderr": {
-            "class": "logging.StreamHandler",
-            "formatter": "plain" if DEBUG else "json",
-        },
-    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "stderr"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         # Django's own handlers would print each record a second time, or send a mail.
