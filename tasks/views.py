@@ -27,13 +27,7 @@ from tasks.models import (
     TooManyTasks,
 )
 from tasks.schema import DOCUMENT
-from tasks.serializers import (
-    INPUT_SERIALIZERS,
-    CompleteTaskSerializer,
-    CreateTaskSerializer,
-    ReplaceTaskSerializer,
-    UpdateTaskSerializer,
-)
+from tasks.serializers import INPUT_SERIALIZERS
 from todo_project.api.parsers import JSONParser, MergePatchParser
 from todo_project.api.problems import BadRequest, Conflict, Invalid, PreconditionFailed
 from todo_project.api.views import APIMixin
@@ -59,7 +53,7 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
     def create(self, request: Request, user_id: UUID) -> HttpResponse:
         body = self._body(request)
         key = self._idempotency_key(request)
-        values = CreateTaskSerializer.validate_body(body)
+        values = INPUT_SERIALIZERS[self.action].validate_body(body)
         try:
             task = self.get_queryset().add(values, key, settings.MAX_TASKS_PER_OWNER)
         except KeyReused:
@@ -79,19 +73,16 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
         return self._read(request, orjson.dumps(task), {"ETag": task_etag(task)})
 
     def update(self, request: Request, user_id: UUID, id: UUID) -> HttpResponse:
-        values = ReplaceTaskSerializer.validate_body(self._body(request))
-        return self._change(request, id, values)
+        values = INPUT_SERIALIZERS[self.action].validate_body(self._body(request))
+        return self._task(self._write(request, id, lambda tasks, p: tasks.change(id, values, p)))
 
-    def partial_update(self, request: Request, user_id: UUID, id: UUID) -> HttpResponse:
-        values = UpdateTaskSerializer.validate_body(self._body(request))
-        return self._change(request, id, values)
+    partial_update = update
 
     @action(detail=True, methods=["patch"], name="Complete or reopen")
     def complete(self, request: Request, user_id: UUID, id: UUID) -> HttpResponse:
         if request.stream is None:
             return self._task(self._write(request, id, lambda tasks, p: tasks.toggle(id, p)))
-        values = CompleteTaskSerializer.validate_body(self._body(request))
-        return self._change(request, id, values)
+        return self.update(request, user_id, id)
 
     def destroy(self, request: Request, user_id: UUID, id: UUID) -> Response:
         self._write(request, id, lambda tasks, p: tasks.remove(id, p))
@@ -135,9 +126,6 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
         if conditions.if_none_match_fails(headers["ETag"]):
             return Response(status=304, headers=headers)
         return self.json_response(body, headers=headers)
-
-    def _change(self, request: Request, id: UUID, values: dict[str, Any]) -> HttpResponse:
-        return self._task(self._write(request, id, lambda tasks, p: tasks.change(id, values, p)))
 
     def _write(
         self, request: Request, id: UUID, operation: Callable[[TaskQuerySet, Preconditions], Any]

@@ -215,21 +215,12 @@ class AdminCommonMiddleware(AdminOnly, CommonMiddleware):
         return super().process_response(request, response)
 
 
-class AdminSessionMiddleware(AdminOnly, SessionMiddleware):
-    pass
+def admin_only(middleware: type) -> type:
+    return type(f"Admin{middleware.__name__}", (AdminOnly, middleware), {})
 
 
-class AdminCsrfMiddleware(AdminOnly, CsrfViewMiddleware):
-    pass
-
-
-class AdminAuthenticationMiddleware(AdminOnly, AuthenticationMiddleware):
-    pass
-
-
-class AdminMessageMiddleware(AdminOnly, MessageMiddleware):
-    pass
-
-
-class AdminAxesMiddleware(AdminOnly, AxesMiddleware):
-    pass
+AdminSessionMiddleware = admin_only(SessionMiddleware)
+AdminCsrfMiddleware = admin_only(CsrfViewMiddleware)
+AdminAuthenticationMiddleware = admin_only(AuthenticationMiddleware)
+AdminMessageMiddleware = admin_only(MessageMiddleware)
+AdminAxesMiddleware = admin_only(AxesMiddleware)

@@ -69,13 +69,10 @@ class ProblemException(exceptions.APIException):
 
 class BadRequest(ProblemException):
     status_code = HTTPStatus.BAD_REQUEST
-    default_detail = "The request is malformed."
-    default_code = "bad_request"
 
 
 class Conflict(ProblemException):
     status_code = HTTPStatus.CONFLICT
-    default_code = "conflict"
 
 
 class EncodedContent(ProblemException):
@@ -134,10 +131,12 @@ def body(
     return problem
 
 
-def response(status: int, code: str, detail: str, **extra: str) -> HttpResponse:
+def response(
+    status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **extra: str
+) -> HttpResponse:
     return HttpResponse(
         orjson.dumps(body(status, code, detail, (), **extra)),
-        content_type=MEDIA_TYPE,
+        headers={"Content-Type": MEDIA_TYPE, **(headers or {})},
         status=status,
         reason=title(status),
     )
@@ -190,16 +189,15 @@ def unavailable(error: Exception) -> HttpResponse:
     cause = str(error).strip().replace("\n", " ")
     logger.error("database unavailable: %s: %s", type(error).__name__, cause)
     if isinstance(error, OutcomeUnknown):
-        result = response(
-            503,
-            "outcome_unknown",
+        code = "outcome_unknown"
+        detail = (
             "The connection to the database broke. The change may have been made, or not. Read "
-            "before you send it again, or send it with an Idempotency-Key or If-Match.",
+            "before you send it again, or send it with an Idempotency-Key or If-Match."
         )
     else:
         reason = error if isinstance(error, Unavailable) else unavailable_reason(error)
-        result = response(503, "database_unavailable", f"{reason}. Nothing was changed.")
-    result["Retry-After"] = str(RETRY_AFTER)
+        code, detail = "database_unavailable", f"{reason}. Nothing was changed."
+    result = response(503, code, detail, {"Retry-After": str(RETRY_AFTER)})
     result._has_been_logged = True  # type: ignore[attr-defined]
     return result
 
@@ -210,9 +208,7 @@ def content_too_large() -> HttpResponse:
 
 def method_not_allowed(allow: str) -> HttpResponse:
     """405 where no view of REST framework answers; `allow` as in the header."""
-    result = response(405, "method_not_allowed", f"Allowed are {allow}.")
-    result["Allow"] = allow
-    return result
+    return response(405, "method_not_allowed", f"Allowed are {allow}.", {"Allow": allow})
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -229,9 +225,8 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 def locked_out(request: HttpRequest, original: object, credentials: object) -> HttpResponse:
     """429 for too many wrong passwords at the admin's login (django-axes' hook)."""
-    result = response(429, "too_many_attempts", "Too many wrong passwords. Try again later.")
-    result["Retry-After"] = str(round(settings.AXES_COOLOFF_TIME * 3600))
-    return result
+    retry = {"Retry-After": str(round(settings.AXES_COOLOFF_TIME * 3600))}
+    return response(429, "too_many_attempts", "Too many wrong passwords. Try again later.", retry)
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
