@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import sqlite3
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,14 +26,12 @@ import pytest
 from tools.citus import Citus, NotInstalled
 from tools.proxy import Proxy
 from tools.servers import (
-    CLEAN_ENVIRONMENT,
     ENVIRONMENT,
-    PROJECT_ROOT,
     Gunicorn,
     PgBouncer,
     PostgreSQL,
-    Redis,
     ServerError,
+    run,
 )
 
 
@@ -57,26 +54,15 @@ def on_citus() -> bool:
     return os.environ.get("TEST_DATABASE") == "citus"
 
 
+def require(found: object, name: str, package: str) -> None:
+    """Skip the test where a program is not `found`; under CI fail it."""
+    if not found:
+        reason = f"{name} is not installed (apt-get install {package})"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+
+
 def require_pgbouncer() -> None:
-    """Skip the test where there is no PgBouncer; under CI fail it."""
-    if not PgBouncer.available():
-        reason = "pgbouncer is not installed (apt-get install pgbouncer)"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-
-
-def require_redis() -> None:
-    """Skip the test where there is no Redis or Valkey; under CI fail it."""
-    if not Redis.available():
-        reason = "no redis-server or valkey-server is installed (apt-get install redis-server)"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-
-
-@cache
-def _pgbouncer() -> PgBouncer:
-    require_pgbouncer()
-    server = PgBouncer(_postgres())
-    server.start()
-    return server
+    require(PgBouncer.program(), "pgbouncer", "pgbouncer")
 
 
 @cache
@@ -126,7 +112,7 @@ def pytest_report_header() -> str:
 
 
 def pytest_unconfigure() -> None:
-    for server in (_pgbouncer, _postgres, _citus):
+    for server in (_postgres, _citus):
         if server.cache_info().currsize:
             server().close()
 
@@ -135,12 +121,6 @@ def pytest_unconfigure() -> None:
 def postgres() -> PostgreSQL:
     """The PostgreSQL of the run; a run on SQLite starts one when a test asks for it."""
     return _postgres()
-
-
-@pytest.fixture(scope="session")
-def pgbouncer() -> PgBouncer:
-    """A PgBouncer in front of `postgres`."""
-    return _pgbouncer()
 
 
 def require_citus() -> Citus:
@@ -175,14 +155,7 @@ _names = count()
 
 def manage(url: str, *arguments: str, **environment: str) -> str:
     """Run manage.py on a database; return its output, or raise ServerError with it."""
-    done = subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        env={**CLEAN_ENVIRONMENT, **ENVIRONMENT, "DATABASE_URL": url, **environment},
-        cwd=PROJECT_ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    done = run("manage.py", *arguments, DATABASE_URL=url, **environment)
     if done.returncode:
         output = done.stdout + done.stderr
         raise ServerError(f"{arguments[0]} exited with {done.returncode}:\n{output}")
@@ -206,6 +179,11 @@ def _migrated_file() -> Path:
     path = Path(_scratch().name, f"template_{next(_names)}.sqlite3")
     _migrate(f"sqlite:///{path}")
     return path
+
+
+def create_migrated(cluster: Citus, name: str) -> str:
+    """Create a database of the cluster, migrated and not yet distributed; return its URL."""
+    return cluster.create_database(name, f"TEMPLATE {_migrated_template(cluster.coordinator)}")
 
 
 @contextmanager
@@ -243,9 +221,8 @@ def open_live_server(
         elif vendor == "citus" and not (via_pgbouncer or postgres):
             cluster = require_citus()
             parts["postgres"] = cluster.coordinator
-            url = parts["database_url"] = cluster.create_database(name)
+            url = parts["database_url"] = create_migrated(cluster, name)
             stack.callback(cluster.drop_database, name)
-            _migrate(url)
             manage(url, "distribute", "--shards=8")
         elif vendor == "sqlite" and not (via_pgbouncer or proxy or postgres):
             name = str(Path(_scratch().name, f"{name}.sqlite3"))

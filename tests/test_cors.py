@@ -3,8 +3,6 @@
 import http.client
 import json
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +12,7 @@ import pytest
 from tests.client import ALICE, API, BOB, NOBODYS
 from tests.database_plugin import LiveServer, open_live_server
 from tests.issuer import SECRET, bearer, by_secret
-from tools.servers import CLEAN_ENVIRONMENT, ENVIRONMENT, PROJECT_ROOT
+from tools.servers import run
 
 ORIGINS = ["https://app.example", "http://localhost:3000"]
 TASKS = f"/api/{ALICE}/tasks"
@@ -161,12 +159,9 @@ def test_without_the_setting_no_origin_is_allowed(api: API) -> None:
      "https://app.example/path", "https://me@app.example", "https://a.example *"],
 )  # fmt: skip
 def test_what_is_no_origin_stops_the_start(value: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "import todo_project.settings"],
-        env={**CLEAN_ENVIRONMENT, **ENVIRONMENT, "DATABASE_URL": "sqlite:///x",
-             "CORS_ALLOWED_ORIGINS": f"https://good.example,{value}"},
-        cwd=PROJECT_ROOT, check=False, capture_output=True, text=True,
-    )  # fmt: skip
+    origins = f"https://good.example,{value}"
+    url = "sqlite:///x"
+    done = run("-c", "import todo_project.settings", DATABASE_URL=url, CORS_ALLOWED_ORIGINS=origins)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"Configuration error: CORS_ALLOWED_ORIGINS {value!r} is not an origin such as "

@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import psycopg
 import pytest
 
 from tests.client import ALICE, BOB
-from tests.database_plugin import LiveServer
+from tests.database_plugin import LiveServer, manage
 from tests.live import Client
-from tools.servers import CLEAN_ENVIRONMENT, ENVIRONMENT, HOST, PROJECT_ROOT, PostgreSQL
+from tools.servers import CLEAN_ENVIRONMENT, HOST, PROJECT_ROOT, PostgreSQL
 
 pytestmark = pytest.mark.live
 PAGES = PROJECT_ROOT / "docs/deployment"
@@ -70,12 +69,8 @@ def test_the_documented_roles_migrate_and_serve(tmp_path: Path) -> None:
     with PostgreSQL() as server:
         run(sql, server, tmp_path)
         url = server.url("todo", "todo")
-        done = subprocess.run(
-            [sys.executable, "manage.py", "migrate", "-v0"], cwd=PROJECT_ROOT, check=False,
-            env={**CLEAN_ENVIRONMENT, **ENVIRONMENT, "DATABASE_URL": url,
-                 "DATABASE_URL_UNPOOLED": server.url("todo", "todo_owner")},
-        )  # fmt: skip
-        assert done.returncode == 0
+        owner = server.url("todo", "todo_owner")
+        manage(url, "migrate", "--verbosity=0", DATABASE_URL_UNPOOLED=owner)
         with psycopg.connect(url, autocommit=True) as connection:
             assert connection.execute("SELECT count(*) FROM tasks_task").fetchall() == [(0,)]
             with pytest.raises(psycopg.errors.InsufficientPrivilege):

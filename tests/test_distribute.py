@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.database_plugin import manage, open_live_server
+from tests.database_plugin import create_migrated, manage, open_live_server
 from tests.live import TASKS, Client
 from tools.citus import Citus
 from tools.servers import PROJECT_ROOT, Gunicorn, PostgreSQL, ServerError
@@ -40,7 +40,7 @@ DEFINITIONS = """
 @pytest.fixture
 def name(citus: Citus) -> Iterator[str]:
     """A migrated database of the cluster, not yet distributed."""
-    manage(citus.create_database("plain"), "migrate", "--verbosity=0")
+    create_migrated(citus, "plain")
     yield "plain"
     citus.drop_database("plain")
 

@@ -10,8 +10,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,11 +17,10 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
 
 from tests.client import ALICE
-from tests.database_plugin import LiveServer, open_live_server
+from tests.database_plugin import LiveServer, manage, open_live_server, require
 from tests.issuer import SECRET, bearer, by_secret
 from tests.live import Client
 from todo_project.first_steps import SAMPLE_USER
-from tools.servers import CLEAN_ENVIRONMENT, ENVIRONMENT, PROJECT_ROOT
 
 pytestmark = pytest.mark.live
 
@@ -40,9 +37,7 @@ REPORT_VIOLATIONS = """
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        reason = f"none of {', '.join(PROGRAMS)} is installed"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    require(program, PROGRAMS[0], PROGRAMS[0])
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
 
@@ -283,8 +278,6 @@ def keep(page: Page, name: str, height: int) -> None:
 
 
 def create_operator(server: LiveServer) -> None:
-    command = [sys.executable, "manage.py", "createsuperuser", "--no-input", "-v0"]
-    command += ["--username=operator", "--email=operator@example.com"]
+    name = ("--username=operator", "--email=operator@example.com")
     password = {"DJANGO_SUPERUSER_PASSWORD": "correct horse battery"}
-    environment = ENVIRONMENT | {"DATABASE_URL": server.database_url} | password
-    subprocess.run(command, env=CLEAN_ENVIRONMENT | environment, cwd=PROJECT_ROOT, check=True)
+    manage(server.database_url, "createsuperuser", "--no-input", *name, **password)

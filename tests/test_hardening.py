@@ -14,7 +14,7 @@ from django.test import Client
 from tests.client import ALICE
 from tests.database_plugin import LiveServer, open_live_server
 from tests.issuer import SECRET, bearer, by_secret
-from tools.servers import CLEAN_ENVIRONMENT, ENVIRONMENT, PROJECT_ROOT
+from tools.servers import PROJECT_ROOT, run
 
 TASKS = f"/api/{ALICE}/tasks"
 HTTPS = {"X-Forwarded-Proto": "https"}
@@ -37,12 +37,9 @@ def production() -> dict[str, str]:
 
 def check_deploy(**changes: str) -> tuple[int, str]:
     """Exit code and output of the check, with the environment shown and these changes."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "manage.py", "check", "--deploy", "--fail-level=WARNING"],
-        # ENVIRONMENT's empty values keep a developer's .env file out.
-        env={**CLEAN_ENVIRONMENT, **ENVIRONMENT, **production(), **changes},
-        cwd=PROJECT_ROOT, check=False, capture_output=True, text=True,
-    )  # fmt: skip
+    check = ("manage.py", "check", "--deploy", "--fail-level=WARNING")
+    # The tests' empty values keep a developer's .env file out.
+    done = run("-W", "error", *check, **{**production(), **changes})
     return done.returncode, done.stdout + done.stderr
 
 

@@ -4,7 +4,6 @@ import html
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +13,8 @@ from django.test import Client
 
 from tests.database_plugin import LiveServer, open_live_server
 from tests.issuer import SECRET
-from tools.servers import CLEAN_ENVIRONMENT, ENVIRONMENT, PROJECT_ROOT
+from tools import servers
+from tools.servers import PROJECT_ROOT
 
 MODES = [{"AUTH_MODE": "none"}, {"AUTH_MODE": "jwt", "JWT_SECRET": SECRET}]
 
@@ -90,11 +90,8 @@ def test_the_banners_commands_work(server: LiveServer) -> None:
 
 @pytest.mark.live
 def test_with_an_issuers_keys_the_commands_say_whose_token_is_needed() -> None:
-    shown = subprocess.run(
-        [sys.executable, "-c", "from todo_project import first_steps; print(first_steps.banner())"],
-        env={**CLEAN_ENVIRONMENT, **ENVIRONMENT, "DEBUG": "true", "AUTH_MODE": "jwt",
-             "JWT_JWKS_URL": "https://issuer.example/jwks"},
-        cwd=PROJECT_ROOT, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
+    banner = "from todo_project import first_steps; print(first_steps.banner())"
+    jwt = {"AUTH_MODE": "jwt", "JWT_JWKS_URL": "https://issuer.example/jwks"}
+    shown = servers.run("-c", banner, DEBUG="true", **jwt).stdout
     assert "from your issuer" in shown
     assert "issue_token" not in shown

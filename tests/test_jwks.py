@@ -29,6 +29,7 @@ from tests.issuer import (
     serve_after,
     serve_bytes,
 )
+from tests.live import Client
 from todo_project.auth import jwks
 from todo_project.auth.jwks import KeySet, KeysUnavailableError, UnknownKeyError
 from tools.servers import wait_until
@@ -424,7 +425,8 @@ def test_an_issuer_down_or_slow_is_not_its_users_trouble() -> None:
 
         def status(headers: dict[str, str]) -> int:
             # A connection each, so that both processes are met.
-            return httpx.get(server.base_url + TASKS, headers=headers, timeout=15).status_code
+            with Client(server) as client:
+                return client.ask("GET", TASKS, headers=headers).status
 
         issuer.stop()
         answer = httpx.get(server.base_url + TASKS, headers=known, timeout=15)

@@ -17,7 +17,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.client import NOBODYS, at_once
-from tests.database_plugin import LiveServer, open_live_server
+from tests.database_plugin import LiveServer, open_live_server, require
 from tests.issuer import Issuer, Key, bearer
 from tests.live import TASKS, Client, lock, waiting
 from todo_project import metrics
@@ -197,9 +197,7 @@ def is_up(server: LiveServer) -> bool:
 @pytest.fixture
 def promtool() -> None:
     """For tests that run promtool: skip them where it is missing, under CI fail them."""
-    if samples_check.PROMTOOL is None:
-        reason = "promtool is not installed (apt-get install prometheus)"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    require(samples_check.PROMTOOL, "promtool", "prometheus")
 
 
 @pytest.mark.live

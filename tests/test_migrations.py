@@ -12,33 +12,21 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.database_plugin import open_live_server
+from tests.database_plugin import open_live_server, require_pgbouncer
 from tests.live import OPERATIONS, TASKS, Client, lock, waiting
 from tools.proxy import Proxy
 from tools.servers import (
-    CLEAN_ENVIRONMENT,
     ENVIRONMENT,
     PROJECT_ROOT,
     Gunicorn,
     PgBouncer,
     PostgreSQL,
     free_port,
+    run,
     wait_until,
 )
 
 pytestmark = pytest.mark.live
-
-
-def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command],
-        env={**CLEAN_ENVIRONMENT, **ENVIRONMENT, **environment},
-        cwd=PROJECT_ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
 
 
 def test_migrate_goes_to_the_unpooled_server(postgres: PostgreSQL) -> None:
@@ -132,13 +120,12 @@ def test_a_database_that_is_not_in_utf_8_is_refused(postgres: PostgreSQL, encodi
         postgres.execute(f"DROP DATABASE {name}")
 
 
-def test_pgbouncer_tells_the_encoding(postgres: PostgreSQL, pgbouncer: PgBouncer) -> None:
-    postgres.create_database("in_latin1", "ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
-    try:
-        line = one_line(run("manage.py", "migrate", DATABASE_URL=pgbouncer.url("in_latin1")))
-        assert "LATIN1" in line
-    finally:
-        postgres.execute("DROP DATABASE in_latin1 WITH (FORCE)")
+def test_pgbouncer_tells_the_encoding(postgres: PostgreSQL) -> None:
+    require_pgbouncer()
+    postgres.create_database("behind", "ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
+    with PgBouncer(postgres) as pgbouncer:
+        line = one_line(run("manage.py", "migrate", DATABASE_URL=pgbouncer.url("behind")))
+    assert "LATIN1" in line
 
 
 def test_without_its_database_the_web_server_starts_and_migrate_says_so() -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.client import ALICE
-from tests.database_plugin import LiveServer, open_live_server
+from tests.database_plugin import LiveServer, open_live_server, require
 from tools.samples_check import NGINX, Nginx
 from tools.servers import HOST
 
@@ -27,9 +27,7 @@ def service() -> Iterator[LiveServer]:
 
 @pytest.fixture
 def nginx(service: LiveServer) -> Iterator[Nginx]:
-    if NGINX is None:
-        reason = "nginx is not installed (apt-get install nginx-light)"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    require(NGINX, "nginx", "nginx-light")
     with Nginx(service.port) as server:
         yield server
 

@@ -14,8 +14,9 @@ import httpx
 import pytest
 
 from tests.client import ALICE, BOB
-from tests.database_plugin import LiveServer, open_live_server, require_redis
+from tests.database_plugin import LiveServer, open_live_server, require
 from tests.issuer import SECRET, bearer, by_secret
+from tests.live import Answer, Client
 from todo_project.auth.counters import Limit, ProcessCounters
 from tools.proxy import Proxy
 from tools.servers import Redis, wait_until
@@ -38,9 +39,15 @@ def serve(**environment: str) -> Any:
 
 @pytest.fixture
 def redis() -> Iterator[Redis]:
-    require_redis()
+    require(Redis.program(), "redis-server or valkey-server", "redis-server")
     with Redis() as redis:
         yield redis
+
+
+def answer(server: LiveServer) -> Answer:
+    """To a request on a connection of its own, which any of the processes may accept."""
+    with Client(server) as client:
+        return client.ask("GET", tasks())
 
 
 def quota(response: httpx.Response) -> list[int]:
@@ -136,7 +143,7 @@ def test_a_client_address_may_fail_to_authenticate_a_tenth_as_often() -> None:
 
 def test_without_a_store_each_process_has_its_share_and_the_log_says_so() -> None:
     with serve(RATE_LIMIT="100/day", WEB_CONCURRENCY="2") as server:
-        seen = Counter(httpx.get(server.base_url + tasks()).status_code for _ in range(250))
+        seen = Counter(answer(server).status for _ in range(250))
         assert set(seen) == {200, 429}
         assert 50 <= seen[200] <= 100
         assert server.log().count("RATE_LIMIT_STORAGE_URL is not set") == 1
@@ -144,7 +151,7 @@ def test_without_a_store_each_process_has_its_share_and_the_log_says_so() -> Non
 
 def test_a_limit_of_fewer_requests_than_processes_leaves_each_one() -> None:
     with serve(RATE_LIMIT="1/day", WEB_CONCURRENCY="2") as server:
-        seen = Counter(httpx.get(server.base_url + tasks()).status_code for _ in range(40))
+        seen = Counter(answer(server).status for _ in range(40))
         assert 1 <= seen[200] <= 2
 
 
@@ -286,10 +293,9 @@ def test_a_store_that_goes_and_comes_back_under_load_costs_no_request(
             nonlocal limited
             seen: Counter[int] = Counter()
             while not ended.is_set():
-                with httpx.Client(base_url=server.base_url, timeout=30) as client:
-                    answer = client.get(tasks())
-                seen[answer.status_code] += 1
-                limited = limited + 1 if "RateLimit" in answer.headers else 0
+                answered = answer(server)
+                seen[answered.status] += 1
+                limited = limited + 1 if "RateLimit" in answered.headers else 0
             return seen
 
         def lines(text: str) -> int:

@@ -250,8 +250,3 @@ def test_pgbouncer_serves_again_on_its_port(
         with pytest.raises(psycopg.OperationalError):
             connection.execute("SELECT 1")
         psycopg.connect(server.url()).close()
-
-
-def test_the_shared_pgbouncer_serves(pgbouncer: PgBouncer) -> None:
-    with psycopg.connect(pgbouncer.url()) as connection:
-        assert connection.execute("SELECT 1").fetchall() == [(1,)]

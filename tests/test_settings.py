@@ -2,14 +2,14 @@
 
 import runpy
 import subprocess
-import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from todo_project import env
-from tools.servers import CLEAN_ENVIRONMENT, ENVIRONMENT, PROJECT_ROOT
+from tools import servers
+from tools.servers import ENVIRONMENT, PROJECT_ROOT
 
 SQLITE = "sqlite:////tmp/never-opened.sqlite3"
 NEON = "postgresql://me:p%40ss@ep-x-pooler.example.neon.tech/neondb"
@@ -33,15 +33,7 @@ def read(environ, **variables: str) -> dict[str, Any]:
 
 def run(command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run a command of the project in that environment."""
-    return subprocess.run(
-        [sys.executable, *command.split()],
-        env={**CLEAN_ENVIRONMENT, **ENVIRONMENT, "DATABASE_URL": SQLITE, **variables},
-        cwd=PROJECT_ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return servers.run(*command.split(), **{"DATABASE_URL": SQLITE, **variables})
 
 
 # The variable to blame, and what is set beside a good environment.

@@ -63,12 +63,15 @@ class Citus:
     def close(self) -> None:
         self._stack.close()
 
-    def create_database(self, name: str) -> str:
-        """Create a database on every node, and return the coordinator's URL of it."""
-        for node in self.nodes:
-            node.create_database(name)
-            node.execute("CREATE EXTENSION citus", database=name)
+    def create_database(self, name: str, options: str = "") -> str:
+        """Create a database on every node, and return the coordinator's URL of it.
+
+        `options` are the coordinator's alone: `PostgreSQL.create_database` has them.
+        """
         coordinator = self.coordinator
+        for node in self.nodes:
+            node.create_database(name, options if node is coordinator else "")
+            node.execute("CREATE EXTENSION citus", database=name)
         coordinator.execute(
             "SELECT citus_set_coordinator_host(%s, %s)", [HOST, coordinator.port], name
         )

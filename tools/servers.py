@@ -106,6 +106,19 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
     return True
 
 
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the project's folder, with the environment of the tests and these additions."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**CLEAN_ENVIRONMENT, **ENVIRONMENT, **environment},
+        cwd=PROJECT_ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
 def is_gone(process: psutil.Process) -> bool:
     """Whether the process has ended; a zombie has: in a container nobody may ever reap it."""
     try:
@@ -501,7 +514,7 @@ class PgBouncer(Server):
         """Prepare one. Sizes count connections, times are seconds, `settings` are PgBouncer's."""
         super().__init__()
         self.server = server
-        program = self._find()
+        program = self.program()
         if program is None:
             raise ServerError("no pgbouncer on PATH or in /usr/sbin; `apt-get install pgbouncer`")
         self._program = program
@@ -528,13 +541,9 @@ class PgBouncer(Server):
         }
 
     @staticmethod
-    def _find() -> str | None:
+    def program() -> str | None:
+        """Where this machine has it."""
         return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
-
-    @classmethod
-    def available(cls) -> bool:
-        """Whether this machine has the program."""
-        return cls._find() is not None
 
     def start(self) -> None:
         lines = ["[databases]", f"* = host={HOST} port={self.server.port}", "[pgbouncer]"]
@@ -563,17 +572,13 @@ class Redis(Server):
     """A throw-away Redis, or Valkey, that keeps nothing on disk."""
 
     @staticmethod
-    def _find() -> str | None:
+    def program() -> str | None:
+        """Where this machine has it."""
         return shutil.which("redis-server") or shutil.which("valkey-server")
-
-    @classmethod
-    def available(cls) -> bool:
-        """Whether this machine has the program."""
-        return cls._find() is not None
 
     def __init__(self) -> None:
         super().__init__()
-        program = self._find()
+        program = self.program()
         if program is None:
             raise ServerError("no redis-server and no valkey-server on PATH")
         self._program = program
