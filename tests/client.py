@@ -11,6 +11,7 @@ from django.test import Client
 ALICE = "a11ce000-0000-4000-8000-000000000001"
 BOB = "b0b00000-0000-4000-8000-000000000002"
 CHARLIE = "c4a71e00-0000-4000-8000-000000000003"
+TASKS = f"/api/{ALICE}/tasks"
 NOBODYS = "00000000-0000-4000-8000-00000000dead"  # the id of no task
 
 Json = dict[str, Any]

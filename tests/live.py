@@ -19,11 +19,9 @@ import psycopg
 from django.urls import URLPattern, URLResolver, get_resolver, resolve
 
 from tasks.etags import task_etag
-from tests.client import ALICE, NOBODYS, Json
+from tests.client import NOBODYS, TASKS, Json
 from tests.database_plugin import LiveServer
 from tools.servers import HOST, Gunicorn, wait_until
-
-TASKS = f"/api/{ALICE}/tasks"
 
 
 class Answer(NamedTuple):

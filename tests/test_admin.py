@@ -14,8 +14,7 @@ from django.test.utils import CaptureQueriesContext
 
 from tasks.etags import task_etag
 from tasks.models import Task
-from tests.client import ALICE, BOB, NOBODYS
-from tests.values import TASKS
+from tests.client import ALICE, BOB, NOBODYS, TASKS
 
 LIST = "/admin/tasks/task/"
 

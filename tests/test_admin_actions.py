@@ -21,8 +21,8 @@ from tasks import admin as tasks_admin
 from tasks import models
 from tasks.etags import task_etag
 from tasks.models import Task
-from tests.client import ALICE, API, BOB
-from tests.values import TASKS, TEXTS, Terminal, make_tasks
+from tests.client import ALICE, API, BOB, TASKS
+from tests.values import TEXTS, Terminal, make_tasks
 from todo_project.database.errors import Unavailable
 
 LIST = "/admin/tasks/task/"

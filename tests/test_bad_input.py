@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from tasks.models import Task
-from tests.client import ALICE, NOBODYS
+from tests.client import ALICE, NOBODYS, TASKS
 from tests.database_plugin import open_live_server
-from tests.values import READS, TASKS, WRITES, shown
+from tests.values import READS, WRITES, shown
 
 LIMIT = 64 * 1024
 

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.client import BOB, NOBODYS
+from tests.client import BOB, NOBODYS, TASKS
 from tests.database_plugin import open_live_server
-from tests.values import MISSING, TASKS
+from tests.values import MISSING
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 

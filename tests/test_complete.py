@@ -4,8 +4,8 @@ import pytest
 
 from tasks.etags import task_etag
 from tasks.models import Task
-from tests.client import BOB
-from tests.values import KEYS, MISSING, TASKS, shown
+from tests.client import BOB, TASKS
+from tests.values import KEYS, MISSING, shown
 
 
 @pytest.fixture

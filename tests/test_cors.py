@@ -9,13 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.client import ALICE, API, BOB, NOBODYS
+from tests.client import API, BOB, NOBODYS, TASKS
 from tests.database_plugin import LiveServer, open_live_server
 from tests.issuer import SECRET, bearer, by_secret
 from tools.servers import run
 
 ORIGINS = ["https://app.example", "http://localhost:3000"]
-TASKS = f"/api/{ALICE}/tasks"
 TASK = f"{TASKS}/{NOBODYS}"
 EXPOSED = {"ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After",
            "X-Request-ID"}  # fmt: skip

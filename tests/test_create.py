@@ -7,8 +7,8 @@ import pytest
 
 from tasks.etags import task_etag
 from tasks.models import Task
-from tests.client import ALICE, BOB
-from tests.values import BAD_FIELDS, KEYS, TASKS, TEXTS, TIME, shown
+from tests.client import ALICE, BOB, TASKS
+from tests.values import BAD_FIELDS, KEYS, TEXTS, TIME, shown
 
 
 def test_it_creates_a_task(api, django_assert_num_queries):

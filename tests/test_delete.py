@@ -1,8 +1,8 @@
 """DELETE /api/{user_id}/tasks/{id}"""
 
 from tasks.models import Task
-from tests.client import BOB
-from tests.values import MISSING, TASKS
+from tests.client import BOB, TASKS
+from tests.values import MISSING
 
 
 def test_it_deletes_for_good(api, django_assert_num_queries):

@@ -15,8 +15,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.client import TASKS
 from tests.database_plugin import create_migrated, manage, open_live_server
-from tests.live import TASKS, Client
+from tests.live import Client
 from tools.citus import Citus
 from tools.servers import PROJECT_ROOT, Gunicorn, PostgreSQL, ServerError
 

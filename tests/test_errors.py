@@ -10,8 +10,8 @@ from django.test import Client
 from django.urls import get_resolver, resolve
 
 from tasks.views import TaskViewSet
-from tests.client import ALICE, API, NOBODYS
-from tests.values import MISSING, READS, TASKS, WRITES
+from tests.client import ALICE, API, NOBODYS, TASKS
+from tests.values import MISSING, READS, WRITES
 
 TITLES = {
     400: "Bad Request",

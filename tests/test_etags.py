@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from tasks.models import Task
-from tests.client import ALICE, API, BOB, NOBODYS, Json
+from tests.client import API, BOB, NOBODYS, TASKS, Json
 
-TASKS = f"/api/{ALICE}/tasks"
 PATHS = {"task": f"{TASKS}/{{id}}", "list": TASKS}
 
 # fmt: off

@@ -23,9 +23,9 @@ from django.db import OperationalError
 from django.http import HttpRequest, HttpResponseBase
 from django.test import Client as InProcess
 
-from tests.client import API, BOB, at_once
+from tests.client import API, BOB, TASKS, at_once
 from tests.database_plugin import LiveServer, open_live_server
-from tests.live import OPERATIONS, TASKS, Answer, Client, Load, Row, lock, waiting
+from tests.live import OPERATIONS, Answer, Client, Load, Row, lock, waiting
 from todo_project.database import deadline as deadline_module
 from todo_project.database.breaker import COOL_DOWN, THRESHOLD
 from todo_project.database.deadline import end_deadline, remaining, start_deadline

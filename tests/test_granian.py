@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.client import ALICE
+from tests.client import ALICE, TASKS
 from tests.database_plugin import LiveServer, open_live_server
-from tests.live import TASKS, Client
+from tests.live import Client
 from tools.servers import HOST, PROJECT_ROOT, Gunicorn
 
 pytestmark = pytest.mark.live

@@ -11,12 +11,11 @@ import httpx
 import pytest
 from django.test import Client
 
-from tests.client import ALICE
+from tests.client import ALICE, TASKS
 from tests.database_plugin import LiveServer, open_live_server
 from tests.issuer import SECRET, bearer, by_secret
 from tools.servers import PROJECT_ROOT, run
 
-TASKS = f"/api/{ALICE}/tasks"
 HTTPS = {"X-Forwarded-Proto": "https"}
 PAGES = ["/admin/login/", "/api/docs"]
 PATHS = [*PAGES, TASKS, f"/api/{ALICE}/tasks/x", "/nothing", "/healthz", "/api/schema",

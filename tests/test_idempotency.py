@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.client import ALICE, API, BOB, Json
+from tests.client import API, BOB, TASKS, Json
 
-TASKS = f"/api/{ALICE}/tasks"
 MILK = {"title": "Buy milk"}
 KEY = {"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
 

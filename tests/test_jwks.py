@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from tests.client import ALICE, API
+from tests.client import API, TASKS
 from tests.database_plugin import open_live_server
 from tests.issuer import (
     Behaviour,
@@ -37,7 +37,6 @@ from tools.servers import wait_until
 # An issuer is a server too; few tests here use a database.
 pytestmark = pytest.mark.live
 
-TASKS = f"/api/{ALICE}/tasks"
 OLD, NEW = Key(), Key(turn=1)
 DAY = 86400
 

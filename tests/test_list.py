@@ -8,8 +8,8 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.db import connection
 from django.test import RequestFactory
 
-from tests.client import BOB, CHARLIE
-from tests.values import KEYS, TASKS, make_tasks
+from tests.client import BOB, CHARLIE, TASKS
+from tests.values import KEYS, make_tasks
 
 UNICODE = connection.vendor == "postgresql"  # SQLite folds ASCII only
 

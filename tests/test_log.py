@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.client import ALICE, API, BOB, at_once
+from tests.client import ALICE, API, BOB, TASKS, at_once
 from tests.database_plugin import LiveServer, open_live_server
 from tests.issuer import SECRET, bearer, by_secret
-from tests.live import TASKS, Answer, Client
+from tests.live import Answer, Client
 from todo_project.logs import JSONFormatter, OncePerSecondFilter
 from tools.servers import HOST, PostgreSQL, wait_until
 

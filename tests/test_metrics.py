@@ -16,10 +16,10 @@ import pytest
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.client import NOBODYS, at_once
+from tests.client import NOBODYS, TASKS, at_once
 from tests.database_plugin import LiveServer, open_live_server, require
 from tests.issuer import Issuer, Key, bearer
-from tests.live import TASKS, Client, lock, waiting
+from tests.live import Client, lock, waiting
 from todo_project import metrics
 from tools import samples_check
 from tools.samples_check import MONITORING

@@ -12,8 +12,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.client import TASKS
 from tests.database_plugin import open_live_server, require_pgbouncer
-from tests.live import OPERATIONS, TASKS, Client, lock, waiting
+from tests.live import OPERATIONS, Client, lock, waiting
 from tools.proxy import Proxy
 from tools.servers import (
     ENVIRONMENT,

@@ -1,6 +1,6 @@
 """Random requests, retries and races against a live server do what `tests.model` says.
 
-Random indeed, for about 20 s on each database; a failure prints the requests that led to it. With
+Random indeed, for about 10 s on each database; a failure prints the requests that led to it. With
 MODEL_SECONDS set it goes on for so long, and then takes minutes to shorten what failed.
 """
 
@@ -275,6 +275,6 @@ def client(
 @pytest.mark.live
 def test_whatever_is_sent_the_model_explains_the_answers(client: httpx.Client) -> None:
     machine = type("Tasks", (Tasks,), {"client": client})
-    end = time.monotonic() + float(SECONDS or 20)
+    end = time.monotonic() + float(SECONDS or 10)
     while time.monotonic() < end:
         run_state_machine_as_test(machine, settings=PROFILE)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from tests.client import ALICE
+from tests.client import TASKS
 from tests.database_plugin import LiveServer, open_live_server, require
 from tools.samples_check import NGINX, Nginx
 from tools.servers import HOST
 
 pytestmark = pytest.mark.live
-
-TASKS = f"/api/{ALICE}/tasks"
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 
 from tasks.models import Task
-from tests.client import ALICE, BOB
-from tests.values import TASKS, make_tasks
+from tests.client import ALICE, BOB, TASKS
+from tests.values import make_tasks
 
 ORDERINGS = ["-created_at", "created_at", "-updated_at", "updated_at", "title", "-title"]
 LINK = re.compile(r'<(/[!-;=?-~]+)>; rel="(next|prev)"')  # URI characters only: RFC 3986

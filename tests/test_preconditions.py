@@ -4,9 +4,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.client import ALICE, API, BOB, NOBODYS, Json
+from tests.client import API, BOB, NOBODYS, TASKS, Json
 
-TASKS = f"/api/{ALICE}/tasks"
 FULL = {"title": "Buy tea", "description": None, "is_completed": True}
 UNCHANGED = {"title": "Buy milk", "description": None, "is_completed": False}
 STALE = '"2020-01-01T00:00:00.000000Z"'

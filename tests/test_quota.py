@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.client import ALICE, API, BOB
+from tests.client import API, BOB, TASKS
 
-TASKS = f"/api/{ALICE}/tasks"
 MILK = {"title": "Buy milk"}
 
 

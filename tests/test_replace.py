@@ -3,8 +3,8 @@
 import pytest
 
 from tasks.etags import task_etag
-from tests.client import ALICE, BOB
-from tests.values import BAD_FIELDS, KEYS, MISSING, TASKS, TEXTS, shown
+from tests.client import ALICE, BOB, TASKS
+from tests.values import BAD_FIELDS, KEYS, MISSING, TEXTS, shown
 
 NEW = {"title": "New", "description": None, "is_completed": True}
 

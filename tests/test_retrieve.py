@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from tasks.etags import task_etag
-from tests.client import ALICE, BOB
-from tests.values import KEYS, MISSING, TASKS, make_tasks
+from tests.client import ALICE, BOB, TASKS
+from tests.values import KEYS, MISSING, make_tasks
 
 
 def test_it_returns_the_task(api, django_assert_num_queries):

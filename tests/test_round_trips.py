@@ -10,9 +10,9 @@ from typing import Any
 import jwt
 import pytest
 
-from tests.client import ALICE, BOB
+from tests.client import ALICE, BOB, TASKS
 from tests.database_plugin import LiveServer, open_live_server
-from tests.live import HEAD_AND_OPTIONS, OPERATIONS, REFUSED, TASKS, Client, Row, route, routes
+from tests.live import HEAD_AND_OPTIONS, OPERATIONS, REFUSED, Client, Row, route, routes
 from tools.servers import PostgreSQL, ServerError
 
 pytestmark = pytest.mark.live

@@ -22,7 +22,7 @@ from tools.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
 
 pytestmark = pytest.mark.live
 
-SECONDS = int(os.environ.get("FUZZ_SECONDS") or 40)
+SECONDS = int(os.environ.get("FUZZ_SECONDS") or 20)
 
 # Most requests are about one owner's tasks, or they would meet none. The rest are anybody's.
 CONFIG = f"""

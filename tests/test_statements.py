@@ -5,8 +5,9 @@ import uuid
 
 import pytest
 
+from tests.client import TASKS
 from tests.database_plugin import open_live_server
-from tests.live import HEAD_AND_OPTIONS, OPERATIONS, REFUSED, TASKS, Client, Row
+from tests.live import HEAD_AND_OPTIONS, OPERATIONS, REFUSED, Client, Row
 
 ORDERINGS = ["-created_at", "created_at", "-updated_at", "updated_at", "title", "-title"]
 LISTS = [

@@ -13,7 +13,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.client import ALICE, API
+from tests.client import ALICE, API, TASKS
 from tests.database_plugin import LiveServer, open_live_server
 from tests.issuer import (
     SECRET,
@@ -27,7 +27,6 @@ from tests.issuer import (
 )
 from tools.servers import HOST
 
-TASKS = f"/api/{ALICE}/tasks"
 ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
 KEYS = {algorithm: Key(algorithm) for algorithm in ALGORITHMS}
 RSA = KEYS["RS256"]

@@ -6,13 +6,11 @@ import pytest
 from django.db import DatabaseError, connection
 from django.test import Client
 
-from tests.client import ALICE, API
+from tests.client import API, TASKS
 from todo_project.api.problems import unavailable
 from todo_project.database.deadline import usage
 from todo_project.database.errors import Reason, is_unavailable, unavailable_reason
 from todo_project.database.execute import run
-
-TASKS = f"/api/{ALICE}/tasks"
 
 
 def execute(*statements: str) -> None:

@@ -3,8 +3,8 @@
 import pytest
 
 from tasks.etags import task_etag
-from tests.client import BOB
-from tests.values import BAD_FIELDS, KEYS, MISSING, TASKS, TEXTS, shown
+from tests.client import BOB, TASKS
+from tests.values import BAD_FIELDS, KEYS, MISSING, TEXTS, shown
 
 
 @pytest.fixture

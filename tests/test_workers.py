@@ -10,9 +10,9 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from tests.client import Json, at_once
+from tests.client import TASKS, Json, at_once
 from tests.database_plugin import LiveServer, open_live_server
-from tests.live import TASKS, Client, Load, lock, waiting
+from tests.live import Client, Load, lock, waiting
 from todo_project import cpus
 from tools.servers import Gunicorn, wait_until
 

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from tasks.models import Task
-from tests.client import ALICE, NOBODYS
+from tests.client import ALICE, NOBODYS, TASKS
 
 
 class Terminal(StringIO):
@@ -20,7 +20,6 @@ class Terminal(StringIO):
 KEYS = list(Task.resource.returned)
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 
-TASKS = f"/api/{ALICE}/tasks"
 MISSING = f"{TASKS}/{NOBODYS}"
 
 # Every route of the API with a body that it takes, and its success.

@@ -624,16 +624,17 @@ class Gunicorn(Server):
         )
 
     def _is_healthy(self) -> bool:
-        if len(self.worker_pids()) < int(self.environment.get("WEB_CONCURRENCY") or 1):
-            return False
         connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
         try:
             connection.request("GET", "/healthz")
-            return connection.getresponse().status == 200
+            answers = connection.getresponse().status == 200
         except (OSError, http.client.HTTPException):
             return False
         finally:
             connection.close()
+        # Only now: it looks at every process of the machine.
+        workers = int(self.environment.get("WEB_CONCURRENCY") or 1)
+        return answers and len(self.worker_pids()) >= workers
 
     def worker_pids(self) -> list[int]:
         """The ids of the worker processes that run now."""
