@@ -49,6 +49,7 @@ def name(request, transactional_db, monkeypatch) -> Iterator[None]:
     entries = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, 0)) for a in request.param]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: entries)
     monkeypatch.setattr("random.sample", lambda population, k: list(request.param))
+    connections.close_all()  # whatever an earlier test has opened
     with ExitStack() as stack:
         for address in request.param[:-1]:
             stack.enter_context(silent(address, port))
