@@ -79,7 +79,7 @@ def pytest_load_initial_conftests() -> Iterator[None]:
         raise pytest.UsageError(
             f"TEST_DATABASE must be postgresql, sqlite or citus, not {vendor!r}"
         )
-    # libpq reads PGSSLMODE, PGOPTIONS and the like; the URL alone shall rule.
+    # libpq reads PGSSLMODE, PGOPTIONS and the like; only the URL counts.
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
     os.environ.update(ENVIRONMENT)

@@ -97,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.issuer.fetches.append(time.monotonic())
-        # A client that has lost its patience is no error of the issuer.
+        # A client that has given up is no error of the issuer.
         with suppress(OSError):
             self.server.issuer.behave(self)
 

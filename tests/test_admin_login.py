@@ -67,7 +67,7 @@ def test_the_tenth_wrong_password_closes_the_door_to_the_right_one_too(
         assert password not in caplog.text
 
 
-def test_after_a_quarter_of_an_hour_the_right_password_works_whoever_went_on_guessing(
+def test_after_a_quarter_of_an_hour_the_right_password_works_even_if_others_go_on_guessing(
     operator: User,
 ) -> None:
     guess(LIMIT)

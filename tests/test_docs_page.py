@@ -25,7 +25,7 @@ from todo_project.first_steps import SAMPLE_USER
 pytestmark = pytest.mark.live
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-# As root Chromium has no sandbox, and it shall talk to nobody but the service.
+# As root Chromium has no sandbox, and it talks to the service alone.
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 ARGUMENTS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 REPORT_VIOLATIONS = """

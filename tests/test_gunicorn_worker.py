@@ -21,7 +21,7 @@ pytestmark = pytest.mark.live
 
 THREADS = 3
 WORKER = "todo_project.worker.Worker"
-IMPATIENT = "tests.wsgi_app.Impatient"  # one second instead of ten
+SHORT_TIMEOUTS = "tests.wsgi_app.ShortTimeouts"  # one second instead of ten
 
 
 class Small(Gunicorn):
@@ -108,7 +108,7 @@ Connect = Callable[..., Peer]
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Small]:
-    with Small(worker=IMPATIENT) as server:
+    with Small(worker=SHORT_TIMEOUTS) as server:
         yield server
 
 
@@ -340,7 +340,7 @@ def test_a_client_that_does_not_hang_up_is_hung_up_on(connect: Connect, server: 
 
 
 def test_idle_connections_are_closed_in_time(start: Callable[..., Small], connect: Connect) -> None:
-    server = start("--keep-alive=1", worker=IMPATIENT)
+    server = start("--keep-alive=1", worker=SHORT_TIMEOUTS)
     used, unused = connect(get("/"), to=server), connect(to=server)
     assert used.read().body == b"ok"
     assert used.at_end()

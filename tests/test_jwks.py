@@ -67,7 +67,7 @@ def age(keys: KeySet, seconds: float) -> None:
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every fetch is due, and given up, soon."""
     for name, seconds in {
         "CACHE_TTL": 0,
@@ -121,7 +121,7 @@ BROKEN: dict[str, Behaviour] = {
 
 @pytest.mark.parametrize("how", [*BROKEN, "down"])
 def test_known_keys_go_on_while_the_issuer_fails(
-    issuer: Issuer, keys: KeySet, hasty: None, how: str
+    issuer: Issuer, keys: KeySet, short_times: None, how: str
 ) -> None:
     age(keys, 3600)
     if how == "down":
@@ -254,7 +254,7 @@ def test_a_slow_fetch_leaves_one_thread_free(issuer: Issuer, keys: KeySet) -> No
 
 
 def test_the_answer_of_a_fetch_that_was_left_does_not_count(
-    issuer: Issuer, keys: KeySet, hasty: None, monkeypatch: pytest.MonkeyPatch
+    issuer: Issuer, keys: KeySet, short_times: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else an old set could bring a withdrawn key back."""
     release = threading.Event()
@@ -332,7 +332,7 @@ def test_an_unknown_kid_is_unknown_while_the_issuer_is_slow(issuer: Issuer, keys
 
 
 def test_without_any_key_ever_it_is_the_services_fault_until_the_issuer_is_there(
-    hasty: None, settings: Any, db: None
+    short_times: None, settings: Any, db: None
 ) -> None:
     issuer = Issuer(OLD)
     use(issuer, settings)

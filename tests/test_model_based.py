@@ -51,7 +51,7 @@ class Op:
 
     verb: str
     owner: int = 0
-    target: int = 0  # the how manieth of all tasks ever made
+    target: int = 0  # index into all tasks made so far
     body: Any = None
     key: str | None = None
     tags: tuple[str, ...] | None = None  # of If-Match or If-None-Match

@@ -69,7 +69,7 @@ def encrypted() -> Iterator[PostgreSQL]:
 
 def test_tls_costs_no_round_trip_and_no_reconnection(encrypted: PostgreSQL) -> None:
     """With the certificate verified. A session ticket, which the server sends unasked, would look
-    like the good-bye for which the health check looks at the socket."""
+    like the end of the session that the health check looks for."""
     with open_live_server(postgres=encrypted, proxy=True, **ONE_THREAD) as server:
         server.stop()
         url = server.environment["DATABASE_URL"].replace("127.0.0.1", "localhost")

@@ -43,7 +43,7 @@ def live() -> Iterator[LiveServer]:
         vendor="sqlite",
         WEB_CONCURRENCY="1",
         WEB_THREADS=str(len(WITH_THREAD)),
-        GUNICORN_CMD_ARGS="--worker-class=tests.wsgi_app.Impatient",
+        GUNICORN_CMD_ARGS="--worker-class=tests.wsgi_app.ShortTimeouts",
     ) as live:
         yield live
         assert "Traceback" not in live.log()

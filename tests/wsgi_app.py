@@ -1,4 +1,4 @@
-"""A small WSGI application for the tests of the worker, and the worker with less patience."""
+"""A small WSGI application for the tests of the worker, and the worker with short timeouts."""
 
 import os
 import time
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from todo_project.worker import Worker
 
 
-class Impatient(Worker):
+class ShortTimeouts(Worker):
     stall = 1
 
 

@@ -24,8 +24,8 @@ from tools.servers import HOST, free_port
 
 T = TypeVar("T")
 SSL, GSS = 80877103, 80877104
-# Longer is no message of a test's client but the start of TLS or of another protocol.
-LONGEST_MESSAGE = 1 << 28
+# Bytes. Anything longer is not a message but the start of TLS or of another protocol.
+MAX_MESSAGE = 1 << 28
 
 
 class _Messages:
@@ -45,7 +45,7 @@ class _Messages:
             if len(self._buffer) < head + 4:
                 break
             (length,) = struct.unpack_from("!i", self._buffer, head)
-            if not 4 <= length < LONGEST_MESSAGE:
+            if not 4 <= length < MAX_MESSAGE:
                 self._readable = False
                 self._buffer.clear()
                 break
@@ -233,7 +233,7 @@ class Proxy:
                 try:
                     data = await reader.read(1 << 16)
                 except OSError:
-                    data = None  # broken, not closed: the other end shall see the same
+                    data = None  # broken, not closed: the other end sees the same
                 if data and on_read:
                     on_read(data)
                 pieces.put_nowait((self._loop.time() + self.delay, data))

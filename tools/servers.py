@@ -275,7 +275,7 @@ class Server:
         _guard.tell("-", self.folder)
 
     def _write(self, name: str, text: str) -> Path:
-        """Write a file of the server's configuration, readable by whoever runs it."""
+        """Write a file of the server's configuration, readable by the user who runs it."""
         path = self.folder / name
         path.write_text(text)
         if "user" in self._popen:
