@@ -1,10 +1,12 @@
 """Bearer tokens (RFC 6750): JWTs (RFC 7519) that another service issues and this one verifies."""
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import jwt
 from django.conf import settings
+from jwt.utils import base64url_encode
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.request import Request
@@ -105,8 +107,15 @@ def verify(token: str) -> dict[str, Any]:
 def _key(token: str) -> tuple[Any, list[str]]:
     """The key for a token and its algorithms, which the token has no say in."""
     if settings.JWT_JWKS_URL is None:
-        return settings.JWT_SECRET, ["HS256"]
+        return _shared_key(settings.JWT_SECRET), ["HS256"]
     kid = jwt.get_unverified_header(token).get("kid")
     if not isinstance(kid, str):
         raise UnknownKeyError
     return key_set(settings.JWT_JWKS_URL).key(kid)
+
+
+@lru_cache(maxsize=1)
+def _shared_key(secret: str) -> jwt.PyJWK:
+    """PyJWT would examine a string anew for each token."""
+    encoded = base64url_encode(secret.encode()).decode()
+    return jwt.PyJWK({"kty": "oct", "k": encoded, "alg": "HS256"})
