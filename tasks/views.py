@@ -62,7 +62,7 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
             ) from None
         except TooManyTasks:
             raise Conflict(
-                f"You have {settings.MAX_TASKS_PER_OWNER} tasks, which is the limit.",
+                f"You may have {settings.MAX_TASKS_PER_OWNER} tasks at most.",
                 "too_many_tasks",
             ) from None
         headers = {"Location": f"{self._list_path()}/{task['id']}"}

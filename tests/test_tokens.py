@@ -70,7 +70,7 @@ EARLY = "The token is not yet valid."
 SIGNATURE = "The token's signature is not valid."
 ALGORITHM = "The token is signed with another algorithm."
 UNKNOWN = "The token is signed with an unknown key."
-LACKING = "The token lacks a required claim: exp and sub are."
+LACKING = "The token lacks the claim {}."
 ISSUER = "The token is from another issuer."
 AUDIENCE = "The token is for another audience."
 NO_STRING = "The token's subject is not a string."
@@ -86,7 +86,7 @@ FAR = 10**10
 @pytest.mark.parametrize(
     ("changes", "detail"),
     [
-        ({"exp": None}, LACKING),
+        ({"exp": None}, LACKING.format("exp")),
         ({"exp": str(FAR)}, MALFORMED),  # RFC 7519 section 2: a NumericDate is a JSON number
         ({"exp": "tomorrow"}, MALFORMED),
         ({"exp": [FAR]}, MALFORMED),
@@ -106,7 +106,7 @@ FAR = 10**10
         ({"iat": "garbage"}, MALFORMED),
         ({"iat": "1"}, MALFORMED),
         ({"iat": {}}, MALFORMED),
-        ({"sub": None}, LACKING),
+        ({"sub": None}, LACKING.format("sub")),
         ({"sub": 5}, NO_STRING),
         ({"sub": [ALICE]}, NO_STRING),
         ({"sub": {"id": ALICE}}, NO_STRING),
@@ -170,6 +170,7 @@ def test_issuer_and_audience_count_when_set(
     setattr(settings, setting, "https://ours.example")
     get(f"Bearer {by_secret(**{claim: 'https://ours.example'})}", 200)
     refused(theirs, detail)
+    refused(by_secret(**{claim: None}), LACKING.format(claim))
     others: list[Any] = [None, "", "https://ours.example/", 5, {}, [], ["https://theirs.example"]]
     for other in [*others, True]:
         api = API(**bearer(by_secret(**{claim: other})))

@@ -60,7 +60,7 @@ REASONS: list[tuple[type[Exception], str]] = [
     (jwt.ImmatureSignatureError, "The token is not yet valid."),
     (jwt.InvalidIssuerError, "The token is from another issuer."),
     (jwt.InvalidAudienceError, "The token is for another audience."),
-    (jwt.MissingRequiredClaimError, "The token lacks a required claim: exp and sub are."),
+    (jwt.MissingRequiredClaimError, "The token lacks the claim {error.claim}."),
     (jwt.exceptions.InvalidSubjectError, "The token's subject is not a string."),
     (jwt.InvalidAlgorithmError, "The token is signed with another algorithm."),
     (jwt.InvalidSignatureError, "The token's signature is not valid."),
@@ -101,7 +101,7 @@ def verify(token: str) -> dict[str, Any]:
     # The last three come from numbers and text that PyJWT does not expect in a token.
     except (jwt.PyJWTError, UnknownKeyError, ValueError, TypeError, ArithmeticError) as error:
         reasons = (reason for kind, reason in REASONS if isinstance(error, kind))
-        raise invalid_token(next(reasons, "The token is malformed.")) from None
+        raise invalid_token(next(reasons, "The token is malformed.").format(error=error)) from None
 
 
 def _key(token: str) -> tuple[Any, list[str]]:
