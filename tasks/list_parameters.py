@@ -118,7 +118,7 @@ class ListParameters:
                 place = cursors.decode(cursor, self.query.ordering, self._scope())
             except ValueError:
                 errors = [
-                    field_error("cursor", "invalid_cursor", "This cursor is for another list.")
+                    field_error("cursor", "invalid_cursor", "This is no cursor of this list.")
                 ]
                 raise bad_parameters("invalid_cursor", errors) from None
             self.query = self.query._replace(cursor=place)

@@ -107,6 +107,7 @@ class TextField(StrictField, serializers.CharField):
 
 class BooleanField(StrictField, serializers.BooleanField):
     json_type = "boolean"
+    default_error_messages = {"invalid": "It must be true or false."}
 
     def to_internal_value(self, data: Any) -> bool:
         if data is not True and data is not False:

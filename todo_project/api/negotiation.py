@@ -42,7 +42,8 @@ class Negotiation(BaseContentNegotiation):
 
         best = max(renderers, key=preference)
         if preference(best)[0] == 0.0:
-            raise NotAcceptable("The API answers in application/json.")
+            types = " or ".join(renderer.media_type for renderer in renderers)
+            raise NotAcceptable(f"This URL answers in {types}.")
         return best, best.media_type
 
     def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
