@@ -250,6 +250,19 @@ def test_it_deletes(admin, api):
     assert api.get(TASKS) == [other]
 
 
+@pytest.mark.skipif("connection.vendor != 'sqlite'", reason="SQLite has a switch for it")
+def test_a_save_without_a_database_says_that_it_may_have_been_done(admin, api):
+    task = api.create()
+    form = open_form(admin, task)
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA query_only = on")
+        try:
+            response = submit(admin, task, {**form, "title": "New"})
+        finally:
+            cursor.execute("PRAGMA query_only = off")
+    assert (response.status_code, response.json()["code"]) == (503, "outcome_unknown")
+
+
 def test_ids_that_are_none_are_no_error(admin):
     for id in ("1", "x", NOBODYS, "%00", "a" * 300):
         assert admin.get(f"{LIST}{id}/change/").status_code == 302

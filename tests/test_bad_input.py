@@ -416,6 +416,12 @@ def test_a_client_that_sends_too_much_sees_the_answer(live, megabytes, chunked):
 
 
 @pytest.mark.live
+def test_a_body_announced_beyond_16_mebibytes_is_not_waited_for(live):
+    status, _, content = exchange(live, head("POST", TASKS, JSON, f"Content-Length: {2**24 + 1}"))
+    assert (status, json.loads(content)["code"]) == (413, "content_too_large")
+
+
+@pytest.mark.live
 @pytest.mark.parametrize(
     ("path", "expected"),
     [

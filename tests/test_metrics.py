@@ -23,7 +23,7 @@ from tests.live import Client, lock, waiting
 from todo_project import metrics
 from tools import samples_check
 from tools.samples_check import MONITORING
-from tools.servers import HOST, PROJECT_ROOT, free_port, wait_until
+from tools.servers import HOST, PROJECT_ROOT, free_port, run, wait_until
 
 COUNT = "http_request_duration_seconds_count"
 TRIPS = "database_round_trips_total"
@@ -182,6 +182,15 @@ def test_a_port_in_use_is_told_and_waited_for(
     ask(second, 1, "/nothing")
     assert wait_until(lambda: is_up(second))
     assert value(second, COUNT, status="404") == 1
+
+
+@pytest.mark.live  # independent of the run's database: once is enough
+def test_without_a_folder_for_the_counts_the_service_does_not_start() -> None:
+    setting = {"METRICS_PORT": str(free_port()), "TMPDIR": "/nowhere"}
+    done = run("-m", "todo_project", DATABASE_URL="sqlite:///x.sqlite3", **setting)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Configuration error: METRICS_PORT needs a folder for its counts: ")
+    assert done.returncode == 1
 
 
 def is_up(server: LiveServer) -> bool:

@@ -5,10 +5,12 @@ from contextlib import contextmanager
 
 import pytest
 from django.db import connection, transaction
+from django.db.migrations import Migration
 from django.db.migrations.recorder import MigrationRecorder
 
 from tests.database_plugin import LiveServer, open_live_server
 from tests.live import Client, lock
+from todo_project.api.health import migrations
 from tools.servers import PostgreSQL
 
 
@@ -51,6 +53,17 @@ def changed(sql: str) -> Iterator[None]:
             cursor.execute(sql)
         yield
         transaction.set_rollback(True)
+
+
+def test_a_squashed_migration_is_applied_when_those_that_it_replaces_are(api, monkeypatch):
+    class Squashed(Migration):
+        replaces = [("tasks", "0001_create_task"), ("tasks", "0002_missing")]
+
+    squashed = Squashed("squashed", "tasks")
+    monkeypatch.setitem(migrations(), ("tasks", "squashed"), squashed)
+    assert "tasks.squashed" in api.get("/readyz", 503)["detail"]
+    squashed.replaces.pop()
+    api.get("/readyz")
 
 
 def test_it_is_not_ready_on_an_empty_database(api):
