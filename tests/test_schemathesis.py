@@ -1,6 +1,7 @@
 """schemathesis holds the live service against its OpenAPI document, with all of its checks.
 
-`make fuzz` does the same at length: FUZZ_SECONDS is the time of both runs together.
+`make fuzz` does the same at length: FUZZ_SECONDS is the time of both runs together. Without it a
+number of examples is the limit, not the clock, so that a busy machine reaches every phase as well.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from tools.servers import CLEAN_ENVIRONMENT, PROJECT_ROOT
 
 pytestmark = pytest.mark.live
 
-SECONDS = int(os.environ.get("FUZZ_SECONDS") or 20)
+SECONDS = os.environ.get("FUZZ_SECONDS")
+EXAMPLES = 10  # of each operation, where FUZZ_SECONDS does not set the limit
 
 # Most requests are about one owner's tasks, or they would meet none. The rest are anybody's.
 CONFIG = f"""
@@ -61,7 +63,8 @@ def fuzz(server: LiveServer, folder: Path, config: str) -> str:
     )
     command = [str(Path(sys.executable).with_name("schemathesis")), "run"]
     command += [f"{server.base_url}/api/schema", "--checks=all"]
-    command += ["--exclude-checks=positive_data_acceptance", f"--max-time={SECONDS // 2}"]
+    command += ["--exclude-checks=positive_data_acceptance"]
+    command += [f"--max-time={int(SECONDS) // 2}" if SECONDS else f"--max-examples={EXAMPLES}"]
     # One worker: Hypothesis 6.170 fails now and then when two threads load a module's constants.
     command += ["--workers=1", "--generation-database=none", "--no-color"]
     done = subprocess.run(
@@ -72,7 +75,7 @@ def fuzz(server: LiveServer, folder: Path, config: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=SECONDS + 120,
+        timeout=int(SECONDS or 0) + 240,
         check=False,
     )
     assert done.returncode == 0, done.stdout
@@ -95,7 +98,6 @@ def test_the_service_does_what_its_document_says(
     printed = fuzz(live_server_factory(**settings), tmp_path, config)
     for phase in ("Examples", "Coverage", "Fuzzing", "Stateful"):
         assert f"✅ {phase}\n" in printed
-    # Thousands on an idle machine; a busy one, or a measured server, must not fail for being slow.
     [(generated, passed)] = re.findall(r"(\d+) generated, (\d+) passed", printed)
     assert generated == passed
-    assert int(generated) > 2 * SECONDS
+    assert int(generated) > 500
