@@ -9,7 +9,7 @@ SAMPLE_USER = "00000000-0000-4000-8000-000000000001"
 MANAGE = f"DEBUG=true {sys.executable.removeprefix(f'{BASE_DIR}/')} manage.py"
 
 BANNER = """
-  The API is ready. In the project's folder, with the same settings:
+  The API is ready. Try it in another terminal, in this folder:
 
     {commands}
 
