@@ -64,7 +64,7 @@ test-next:
 	$(NEXT) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	$(NEXT) -m pip install --quiet --disable-pip-version-check Django==$(NEXT_DJANGO)
 	for database in $(NEXT_DATABASES); do \
-		TEST_DATABASE=$$database $(NEXT) -m pytest -m 'not live' || exit 1; done
+		TEST_DATABASE=$$database $(NEXT) -m pytest $(PARALLEL) 2 -m 'not live' || exit 1; done
 
 coverage: $(VENV)/dev
 	$(BIN)/coverage erase
