@@ -220,9 +220,11 @@ class TaskAdmin(admin.ModelAdmin):
 
     actions = ["mark_completed", "mark_open", "export"]
 
-    def get_actions(self, request: HttpRequest) -> Any:
+    def get_actions(self, request: HttpRequest, action_location: Any = None) -> Any:
         """Without Django's own: it would collect what it deletes."""
-        actions = super().get_actions(request)
+        # Django 6.1 passes the location, and warns where the parameter is missing.
+        location = {"action_location": action_location} if action_location else {}
+        actions = super().get_actions(request, **location)
         actions.pop("delete_selected", None)
         return actions
 
