@@ -15,6 +15,7 @@ import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import product
+from typing import Any
 
 from benchmarks import clients, data, plot, report
 from benchmarks.clients import Client, Request
@@ -93,7 +94,7 @@ def main(databases: Databases) -> None:
     )
 
 
-def _web(name: str, url: str, processes: int, variant: Mapping[str, str]) -> Web:
+def _web(name: str, url: str, processes: int, variant: Mapping[str, Any]) -> Web:
     kind = "FastAPI" if name == "FastAPI" else "service"
     return Web(kind, url, processes=processes, **variant)
 

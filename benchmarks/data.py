@@ -17,7 +17,8 @@ from pathlib import Path
 
 import psycopg
 
-from tasks.management.commands.load_demo import task_id, user_id  # noqa: F401  # for clients
+from tasks.management.commands.load_demo import task_id as task_id  # for clients
+from tasks.management.commands.load_demo import user_id as user_id
 from tools.servers import PostgreSQL
 
 ROOT = Path(__file__).parent.parent

@@ -57,6 +57,7 @@ class Task(models.Model):
     is_completed = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
+    objects: models.Manager[Task]  # mypy knows only apps that are installed
 
     class Meta:
         app_label = "peer"

@@ -43,8 +43,8 @@ class Measured:
         self.servers = servers
         self.web = stack.enter_context(Web("service", url, threads=1))
         self.client = Client(self.web.port)
-        proxy_port = psycopg.conninfo.conninfo_to_dict(url)["port"]
-        self.proxy = stack.enter_context(Proxy(int(proxy_port)))
+        proxy_port = int(str(psycopg.conninfo.conninfo_to_dict(url)["port"]))
+        self.proxy = stack.enter_context(Proxy(proxy_port))
         through = stack.enter_context(Web("service", self.proxy.url(url), threads=1))
         self.counted = Client(through.port)
 
@@ -58,8 +58,9 @@ class Measured:
         """Milliseconds: p50, CPU of the service and of all database servers per request."""
         web, database = self.web.cpu_seconds(), self._database_cpu()
         p50 = statistics.median(self.client.seconds(request, status) for request in requests)
-        cpu = self.web.cpu_seconds() - web, self._database_cpu() - database
-        return p50 * 1000, *(1000 * seconds / len(requests) for seconds in cpu)
+        web, database = self.web.cpu_seconds() - web, self._database_cpu() - database
+        each = 1000 / len(requests)
+        return p50 * 1000, web * each, database * each
 
     def _database_cpu(self) -> float:
         mains = [psutil.Process(server.pid) for server in self.servers]
@@ -77,7 +78,7 @@ def compare(users: int, count: int) -> None:
             data.load(url, range(100 * users), range(users), data.SERVICE_TABLE)
         print(manage(urls[1], "distribute"))
         urls.append(cluster.workers[0].url("scale"))
-        servers = [[single], cluster.nodes, cluster.nodes]
+        servers: list[list[PostgreSQL]] = [[single], [*cluster.nodes], [*cluster.nodes]]
         places = [Measured(stack, url, at) for url, at in zip(urls, servers, strict=True)]
         print(f"{cluster.version('scale')}, {os.cpu_count()} cores, {100 * users} tasks")
         rows: list[list[report.Cell]] = []
