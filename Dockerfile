@@ -6,9 +6,10 @@ FROM ${PYTHON_IMAGE} AS build
 # gunicorn_h1c is published only as source.
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
 WORKDIR /app
-COPY requirements.txt .
+COPY requirements.txt requirements-fast.txt ./
 RUN python3 -m venv /venv \
-    && /venv/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements.txt \
+    && /venv/bin/pip install --no-cache-dir --disable-pip-version-check \
+        -r requirements.txt -r requirements-fast.txt \
     && /venv/bin/pip uninstall --yes pip setuptools
 COPY . .
 # With a read-only file system Python cannot keep its byte code later.

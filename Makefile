@@ -22,10 +22,12 @@ help:
 	@echo "make schema  write openapi.yaml"
 	@echo "make sessions  write the output shown in README.md and docs/api.md"
 
-$(VENV)/runtime: requirements.txt
+$(VENV)/runtime: requirements.txt requirements-fast.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
 	$(ALONE) sh -c 'test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)'
 	$(ALONE) $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(ALONE) $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-fast.txt \
+		2>/dev/null || echo "gunicorn_h1c needs a C compiler: without it HTTP is parsed in Python, more slowly"
 	@touch $@
 
 $(VENV)/dev: requirements-dev.txt $(VENV)/runtime
@@ -105,6 +107,7 @@ LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3
 
 lock: $(VENV)/dev
 	$(LOCK) $(UPGRADE) --output-file requirements.txt requirements.in
+	$(LOCK) $(UPGRADE) --output-file requirements-fast.txt requirements-fast.in
 	$(LOCK) $(UPGRADE) --output-file requirements-dev.txt requirements-dev.in
 	$(LOCK) $(UPGRADE) --output-file benchmarks/requirements.txt benchmarks/requirements.in
 
