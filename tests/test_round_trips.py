@@ -1,6 +1,5 @@
 """One round trip to the database per request, and none where none is needed: at the socket."""
 
-import subprocess
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import pytest
 from tests.client import ALICE, BOB, TASKS
 from tests.database_plugin import LiveServer, open_live_server
 from tests.live import HEAD_AND_OPTIONS, OPERATIONS, REFUSED, Client, Row, route, routes
+from tools.certificate import self_signed
 from tools.servers import PostgreSQL, ServerError
 
 pytestmark = pytest.mark.live
@@ -49,12 +49,9 @@ def encrypted() -> Iterator[PostgreSQL]:
     with ExitStack() as stack:
         server = PostgreSQL()
         stack.callback(server.close)
-        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1"
-        command += " -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout - -out root"
-        done = subprocess.run(
-            command.split(), cwd=server.folder, check=True, capture_output=True, text=True
-        )
-        server._write("key", done.stdout).chmod(0o600)
+        key, certificate = self_signed("localhost")
+        server._write("key", key).chmod(0o600)
+        server._write("root", certificate)
         server.settings["ssl"] = "on"
         server.settings["ssl_key_file"] = str(server.folder / "key")
         server.settings["ssl_cert_file"] = str(server.folder / "root")

@@ -10,14 +10,9 @@ import socket
 import subprocess
 import sys
 from contextlib import closing, suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
+from tools.certificate import self_signed
 from tools.servers import HOST, PROJECT_ROOT, Server, ServerError
 
 MONITORING = PROJECT_ROOT / "docs" / "monitoring"
@@ -34,7 +29,9 @@ class Nginx(Server):
 
     def __init__(self, upstream: int) -> None:
         super().__init__()
-        self.certificate = self._certify()
+        key, certificate = self_signed(self.name)
+        self._write("privkey.pem", key)
+        self.certificate = self._write("fullchain.pem", certificate)
         site = (PROJECT_ROOT / "docs/deployment/nginx.conf").read_text()
         for documented, here in {
             "listen 443 ssl;": f"listen {HOST}:{self.port} ssl;",
@@ -55,24 +52,6 @@ class Nginx(Server):
             f"{user} daemon off; pid {self.folder}/pid; error_log stderr; events {{}}\n"
             f"http {{ {temporary} gzip on; gzip_types *; include {self._write('site', site)}; }}",
         )
-
-    def _certify(self) -> Path:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
-        now = datetime.now(UTC)
-        certificate = (
-            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(self.name)]), critical=False)
-            .sign(key, hashes.SHA256())
-        )
-        pem = serialization.Encoding.PEM
-        private = key.private_bytes(
-            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        self._write("privkey.pem", private.decode())
-        return self._write("fullchain.pem", certificate.public_bytes(pem).decode())
 
     def check(self) -> None:
         """Have nginx read the file without serving; raises `ServerError`."""
