@@ -5,6 +5,7 @@ import logging
 import os
 import select
 from collections import Counter
+from random import SystemRandom
 from typing import Any
 
 # A bad setting ends the master here, with one line.
@@ -68,7 +69,9 @@ def child_exit(server: Any, worker: Any) -> None:
         exporter.forget(worker.pid)
 
 
-cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+# In random order: not every service on the machine should begin with the first.
+cores = list(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+SystemRandom().shuffle(cores)
 
 
 def pre_fork(server: Any, worker: Any) -> None:
@@ -78,11 +81,10 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Keep a worker's threads on one core, where there is a worker for each.
+    """Keep a worker's threads on one core.
 
     One of them runs at a time anyway, and passing the GIL from core to core is expensive
-    (docs/performance.md). With fewer workers than cores the kernel places them: the other cores may
-    belong to other programs.
+    (docs/performance.md).
     """
-    if settings.WEB_PIN_PROCESSES and 1 < len(cores) <= workers:
+    if settings.WEB_PIN_PROCESSES and cores:
         os.sched_setaffinity(0, {worker.core})

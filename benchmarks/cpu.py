@@ -67,7 +67,7 @@ def main(databases: Databases) -> None:
                     name: stack.enter_context(_web(name, url, processes, variants[variant]))
                     for name, variants in SERVERS.items()
                 }
-                if costs is whole and processes == CORES:
+                if costs is whole:
                     web = Web("service", url, processes=processes, pinned=False)
                     webs[NOT_PINNED] = stack.enter_context(web)
                 for connections in CONNECTIONS:
