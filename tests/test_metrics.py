@@ -118,10 +118,10 @@ def test_a_database_that_hangs_shows() -> None:
     with open_live_server(METRICS_PORT=port, WEB_CONCURRENCY="1") as server, lock(server):
         ask(server, 4)
         assert wait_until(lambda: value(server, "database_breaker_open") == 1)
-        ask(server, 1)
+        ask(server, 4)  # of which one may be a probe
         assert value(server, "database_breaker_events_total", event="opened") >= 1
-        assert value(server, "database_breaker_events_total", event="refused") >= 1
-        assert value(server, "http_problems_total", code="database_unavailable") == 5
+        assert value(server, "database_breaker_events_total", event="refused") >= 3
+        assert value(server, "http_problems_total", code="database_unavailable") == 8
         assert wait_until(lambda: value(server, "database_wait_seconds_total") > 4)
         assert waiting(server) <= 4
 
