@@ -71,6 +71,7 @@ def test_counts_add_up_over_processes_and_after_one_died(server: LiveServer) -> 
     assert wait_until(lambda: value(server, TRIPS) >= trips + 40)  # written every second
     assert value(server, "http_request_duration_seconds_bucket", **route, le="+Inf") == count + 40
     assert value(server, "database_connections") >= 2
+    assert wait_until(lambda: value(server, "http_requests_in_flight") == 0)
 
     with ThreadPoolExecutor() as pool:
         with lock(server):  # both die in the middle of a request
