@@ -12,9 +12,9 @@ import os
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools.servers import PROJECT_ROOT
+
 INDEX = "https://api.osv.dev/v1/query"
 TIMEOUT = 5  # seconds
 # A usable index lists vulnerabilities for this one.
@@ -38,9 +38,10 @@ def main() -> int:
         sys.stdout.write(f"Not audited for known vulnerabilities: no index at {index} ({reason})\n")
         return 0
     command = [sys.executable, "-m", "pip_audit", "--strict", "--progress-spinner=off"]
-    command += ["--requirement=requirements-dev.txt", "--disable-pip"]
+    command += ["--requirement=requirements-dev.txt", "--requirement=requirements-fast.txt"]
+    command += ["--disable-pip"]
     command += ["--vulnerability-service=osv", f"--osv-url={index}", f"--timeout={TIMEOUT * 3}"]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    return subprocess.run(command, cwd=PROJECT_ROOT, check=False).returncode
 
 
 if __name__ == "__main__":
