@@ -176,6 +176,7 @@ class Worker(base.Worker):
         self.cfg = with_plain_attributes(self.cfg)
         self.logs_access = self.log.access_log_enabled or self.cfg.statsd_host
         self.connections: dict[int, Connection] = {}
+        self.counted = threading.Lock()  # held while their number changes
         self.epoll = select.epoll()
         self.listeners = {listener.fileno(): listener.sock for listener in self.sockets}
         for fd, listener in self.listeners.items():
@@ -256,10 +257,11 @@ class Worker(base.Worker):
             self.epoll.modify(conn.fd, ONE_EVENT)
 
     def close(self, conn: Connection) -> None:
-        # In this order: the next connection may get the same descriptor.
-        del self.connections[conn.fd]
-        conn.sock.close()
-        if len(self.connections) == self.cfg.worker_connections - 1:
+        with self.counted:
+            was_full = len(self.connections) >= self.cfg.worker_connections
+            del self.connections[conn.fd]
+            conn.sock.close()
+        if was_full:
             self.listen()
 
     def work(self) -> None:
@@ -275,11 +277,14 @@ class Worker(base.Worker):
                     self.serve(conn)
 
     def accept(self, listener: Any) -> None:
-        if not self.alive:
-            return
         try:
-            sock, client = listener.accept()
-            conn = Connection(self, sock, client)
+            with self.counted:
+                # Two threads may have armed the listener for the same place.
+                if not self.alive or len(self.connections) >= self.cfg.worker_connections:
+                    return
+                sock, client = listener.accept()
+                conn = Connection(self, sock, client)
+                self.connections[conn.fd] = conn
         except (BlockingIOError, ConnectionAbortedError):  # another process has it
             self.listen()
             return
@@ -287,7 +292,6 @@ class Worker(base.Worker):
             if self.alive:
                 self.log.warning("Cannot accept a connection: %s", error)
             return
-        self.connections[conn.fd] = conn
         self.epoll.register(conn.fd, ONE_EVENT)
         self.listen()
 
