@@ -14,7 +14,7 @@ from tasks import cursors
 from tasks.models import Task, TaskJSON
 from tasks.statements import Cursor, PageQuery
 from todo_project.api.fields import ChoiceField, IntegerField, StrictField, TextField
-from todo_project.api.problems import BadRequest, FieldError, field_error
+from todo_project.api.problems import FieldError, Problem, declare, field_error
 from todo_project.api.serializers import MAX_ERRORS
 
 MAX_LIMIT = 1000
@@ -67,15 +67,14 @@ PARSERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def bad_parameters(code: str, errors: list[FieldError]) -> BadRequest:
-    detail = f"Bad query parameter {errors[0]['field']}: {errors[0]['detail']}"
-    return BadRequest(detail, code, errors=errors[:MAX_ERRORS])
+BAD_PARAMETER = "Bad query parameter {errors[0][field]}: {errors[0][detail]}"
+declare(400, invalid_parameter=BAD_PARAMETER, invalid_cursor=BAD_PARAMETER)
 
 
 class ListParameters:
     """The parameters of one request for a list.
 
-    Raises `BadRequest` naming every parameter that is unknown, repeated or bad: nothing is
+    Raises Problem naming every parameter that is unknown, repeated or bad: nothing is
     clamped or ignored.
     """
 
@@ -109,7 +108,7 @@ class ListParameters:
             except ValidationError as error:
                 errors.append(field_error(name, "invalid", str(error.detail[0])))  # type: ignore[index]
         if errors:
-            raise bad_parameters("invalid_parameter", errors)
+            raise Problem("invalid_parameter", errors=errors[:MAX_ERRORS])
         cursor = values.pop("cursor", None)
         filters = tuple((name, values.pop(name)) for name in FILTERS if name in values)
         self.query = PageQuery(filters=filters, **values)
@@ -120,7 +119,7 @@ class ListParameters:
                 errors = [
                     field_error("cursor", "invalid_cursor", "This is no cursor of this list.")
                 ]
-                raise bad_parameters("invalid_cursor", errors) from None
+                raise Problem("invalid_cursor", errors=errors) from None
             self.query = self.query._replace(cursor=place)
 
     def _scope(self) -> bytes:

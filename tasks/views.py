@@ -9,7 +9,6 @@ import orjson
 from django.conf import settings
 from django.http import HttpResponse
 from rest_framework.decorators import action
-from rest_framework.exceptions import NotFound, ParseError, UnsupportedMediaType
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer, Serializer
@@ -29,8 +28,12 @@ from tasks.models import (
 from tasks.schema import DOCUMENT
 from tasks.serializers import INPUT_SERIALIZERS
 from todo_project.api.parsers import JSONParser, MergePatchParser
-from todo_project.api.problems import BadRequest, Conflict, Invalid, PreconditionFailed
+from todo_project.api.problems import Problem, declare
 from todo_project.api.views import APIMixin
+
+declare(400, invalid_idempotency_key="Idempotency-Key must have 1 to 255 visible ASCII characters.")
+declare(409, too_many_tasks="You may have {limit} tasks at most.")
+declare(422, idempotency_key_reused="This Idempotency-Key was used with another payload.")
 
 
 class TaskViewSet(APIMixin, GenericViewSet[Task]):
@@ -57,14 +60,9 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
         try:
             task = self.get_queryset().add(values, key, settings.MAX_TASKS_PER_OWNER)
         except KeyReused:
-            raise Invalid(
-                "This Idempotency-Key was used with another payload.", "idempotency_key_reused"
-            ) from None
+            raise Problem("idempotency_key_reused") from None
         except TooManyTasks:
-            raise Conflict(
-                f"You may have {settings.MAX_TASKS_PER_OWNER} tasks at most.",
-                "too_many_tasks",
-            ) from None
+            raise Problem("too_many_tasks", limit=settings.MAX_TASKS_PER_OWNER) from None
         headers = {"Location": f"{self._list_path()}/{task['id']}"}
         return self._task(task, status=201, headers=headers)
 
@@ -104,25 +102,22 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
 
     def _body(self, request: Request) -> Any:
         if not request.content_type and request.stream is not None:
-            raise UnsupportedMediaType("")
+            raise Problem("unsupported_media_type", media_type="")
         if request.stream is None:
-            raise ParseError("A JSON body is required.")
+            raise Problem("parse_error", "A JSON body is required.")
         return request.data
 
     def _idempotency_key(self, request: Request) -> str | None:
-        """Raises BadRequest for a key that is not 1 to 255 visible ASCII characters."""
+        """Raises Problem for a key that is not 1 to 255 visible ASCII characters."""
         key = request.META.get("HTTP_IDEMPOTENCY_KEY")
         if key is not None and not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
-            raise BadRequest(
-                "Idempotency-Key must have 1 to 255 visible ASCII characters.",
-                "invalid_idempotency_key",
-            )
+            raise Problem("invalid_idempotency_key")
         return key
 
     def _read(self, request: Request, body: bytes, headers: dict[str, str]) -> HttpResponse:
         conditions = Conditions.of(request)
         if conditions.if_match_fails(headers["ETag"]):
-            raise PreconditionFailed(headers={"ETag": headers["ETag"]})
+            raise Problem("precondition_failed", headers={"ETag": headers["ETag"]})
         if conditions.if_none_match_fails(headers["ETag"]):
             return Response(status=304, headers=headers)
         return self.json_response(body, headers=headers)
@@ -132,8 +127,8 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
     ) -> Any:
         """What an operation on a task returns.
 
-        Raises NotFound if there is no such task, else PreconditionFailed, with the current ETag,
-        if the task does not meet the request's preconditions.
+        Raises Problem: 404 if there is no such task, else 412, with the current ETag, if the task
+        does not meet the request's preconditions.
         """
         conditions = Conditions.of(request)
         preconditions = conditions.preconditions()
@@ -141,11 +136,12 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
             return done
         unconditional = preconditions == NO_PRECONDITIONS
         task = None if unconditional else self.get_queryset().fetch(id)
-        raise PreconditionFailed(headers={"ETag": task_etag(self._found(task))})
+        etag = task_etag(self._found(task))
+        raise Problem("precondition_failed", headers={"ETag": etag})
 
     def _found(self, task: TaskJSON | None) -> TaskJSON:
         if task is None:
-            raise NotFound("There is no such task.")
+            raise Problem("not_found", "There is no such task.")
         return task
 
     def _task(

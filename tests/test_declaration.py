@@ -22,7 +22,7 @@ from tasks.schema import DOCUMENT
 from tasks.statements import Cursor, Statements
 from tests.client import ALICE, API
 from tests.values import make_tasks
-from todo_project.api.problems import Invalid
+from todo_project.api.problems import Problem
 from todo_project.api.resource import APIField, Resource
 from todo_project.api.serializers import InputSerializer, input_serializer
 
@@ -196,7 +196,7 @@ def test_a_kind_is_published_and_validated_as_what_it_is(
         if value is not None:
             assert thing.output["field"].to_representation(stored) == value
     for value in bad:
-        with pytest.raises(Invalid):
+        with pytest.raises(Problem):
             create.validate_body({"field": value})
 
 

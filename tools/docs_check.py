@@ -26,7 +26,6 @@ LINK = re.compile(
 READS_A_SETTING = re.compile(r"""\benv\.(?!fail)\w+\(\s*["'](\w+)["']""")
 OTHER_SETTINGS = {"BETTER_AUTH_SECRET"}  # shown in JWT_SECRET's row
 # Not in openapi.yaml: the admin's, and the answer to a method that a path lacks.
-OTHER_CODES = {"403 csrf_failed", "405 method_not_allowed", "429 too_many_attempts"}
 FOREIGN_NAMES = re.compile(
     "OTEL_.*|SSL_CERT_FILE|OWNER_PASSWORD"
     "|django_admin_log|neon_superuser|idle_in_transaction_session_timeout"
@@ -110,13 +109,10 @@ def routes() -> set[str]:
 @cache
 def error_codes() -> set[str]:
     """Each with its status: `404 not_found`."""
-    found = set(OTHER_CODES)
-    for response in openapi()["components"]["responses"].values():
-        for content in response["content"].values():
-            for part in content["schema"].get("allOf", []):
-                if fixed := part.get("properties"):
-                    found |= {f"{fixed['status']['const']} {c}" for c in fixed["code"]["enum"]}
-    return found
+    from todo_project.api.problems import CODES
+
+    openapi()  # with which all views are there, and so all codes
+    return {f"{status} {code}" for code, (status, _) in CODES.items()}
 
 
 @cache

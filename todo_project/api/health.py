@@ -9,13 +9,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from todo_project.api import openapi
-from todo_project.api.problems import ServiceUnavailable
+from todo_project.api.problems import Problem, declare
 from todo_project.api.views import PublicView
 from todo_project.database.errors import is_unavailable, sqlstate
 from todo_project.database.execute import run
 from todo_project.database.requirements import missing_rights
 
 INSUFFICIENT_PRIVILEGE = "42501"
+
+declare(503, migrations_pending="Migrations are not applied: {names}.", not_ready="{problem}.")
 
 
 class HealthView(PublicView):
@@ -38,18 +40,16 @@ class ReadyView(PublicView):
     def get(self, request: Request) -> Response:
         try:
             if missing := pending_migrations():
-                detail = f"Migrations are not applied: {', '.join(missing)}."
-                raise ServiceUnavailable(detail, "migrations_pending")
+                raise Problem("migrations_pending", names=", ".join(missing))
             if missing := missing_rights():
-                detail = f"The service has no right to {', '.join(missing)}."
-                raise ServiceUnavailable(detail, "not_ready")
+                raise Problem(
+                    "not_ready", problem=f"The service has no right to {', '.join(missing)}"
+                )
         except DatabaseError as error:
             if is_unavailable(error):
                 raise
             problem = str(error).partition("\n")[0]
-            raise ServiceUnavailable(
-                f"The database is incomplete: {problem}.", "not_ready"
-            ) from error
+            raise Problem("not_ready", problem=f"The database is incomplete: {problem}") from error
         return Response({"status": "ok", "database": "ok", "migrations": "ok"})
 
 

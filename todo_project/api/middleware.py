@@ -21,6 +21,7 @@ from whitenoise.middleware import WhiteNoiseMiddleware
 
 from todo_project import logs
 from todo_project.api import problems
+from todo_project.api.problems import Problem
 from todo_project.database.deadline import end_deadline, start_deadline
 from todo_project.database.errors import OutcomeUnknown, is_unavailable
 
@@ -96,11 +97,9 @@ class InputMiddleware:
             try:
                 request.get_host()
             except DisallowedHost:
-                return problems.response(400, "invalid_host", "The Host header is not allowed.")
+                return problems.response(Problem("invalid_host"))
         if not read_body(request):
-            return problems.response(
-                400, "incomplete_body", "The body ended before its announced length."
-            )
+            return problems.response(Problem("incomplete_body"))
         # Decoded it would be a separator here, and none in a proxy's rules for paths.
         if "%2f" in request.META.get("RAW_URI", "").partition("?")[0].lower():
             return problems.not_found(request)
@@ -113,7 +112,7 @@ class InputMiddleware:
     def process_view(self, request: HttpRequest, *args: Any) -> HttpResponseBase | None:
         """Django's hook between the URL resolver and the view: an unknown URL is 404 first."""
         if request.body_too_large:  # type: ignore[attr-defined]
-            return problems.content_too_large()
+            return problems.response(Problem("content_too_large"))
         return None
 
 
@@ -159,7 +158,7 @@ class StaticMiddleware(WhiteNoiseMiddleware):
     @staticmethod
     def serve(static_file: Any, request: HttpRequest) -> HttpResponseBase:
         if request.body_too_large:  # type: ignore[attr-defined]
-            return problems.content_too_large()
+            return problems.response(Problem("content_too_large"))
         if request.method not in ("GET", "HEAD"):
             return problems.method_not_allowed("GET, HEAD")
         return WhiteNoiseMiddleware.serve(static_file, request)

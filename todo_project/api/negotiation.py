@@ -6,13 +6,12 @@ from typing import Any
 
 from django.http import HttpRequest
 from django.http.request import MediaType
-from rest_framework.exceptions import NotAcceptable
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
-from todo_project.api.problems import EncodedContent
+from todo_project.api.problems import Problem
 
 
 class Negotiation(BaseContentNegotiation):
@@ -43,12 +42,16 @@ class Negotiation(BaseContentNegotiation):
         best = max(renderers, key=preference)
         if preference(best)[0] == 0.0:
             types = " or ".join(renderer.media_type for renderer in renderers)
-            raise NotAcceptable(f"This URL answers in {types}.")
+            raise Problem("not_acceptable", media_types=types)
         return best, best.media_type
 
     def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
         if request.META.get("HTTP_CONTENT_ENCODING"):
-            raise EncodedContent
+            raise Problem(  # RFC 9110 sections 12.5.3 and 15.5.16
+                "unsupported_media_type",
+                "The body has a Content-Encoding: send it without one.",
+                headers={"Accept-Encoding": "identity"},
+            )
         media_type = request.content_type.partition(";")[0].strip().lower()
         for parser in parsers:
             if parser.media_type == media_type:

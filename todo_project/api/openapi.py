@@ -13,8 +13,8 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ComponentRegistry
 from drf_spectacular.renderers import OpenApiYamlRenderer
 
-from todo_project.api import problems
 from todo_project.api.fields import Schema
+from todo_project.api.problems import CODES, MEDIA_TYPE, Problem, body
 from todo_project.api.renderers import JSONRenderer
 from todo_project.api.resource import KINDS
 
@@ -25,6 +25,8 @@ Document = dict[str, Any]
   object of a named schema has every link.
 - A response or `request` has `schema` and `examples` without the media types. An example of a
   schema in `examples` states only its differences.
+- In `problems` each has its description and its codes; `problem_examples` has the arguments of a
+  code's example, see `Problem`.
 """
 
 AUTHENTICATION_PROBLEMS = {"Unauthorized", "Forbidden"}
@@ -80,9 +82,9 @@ class OperationSchema(AutoSchema):
         names = {*document["every_problem"], *stated.get("problems", [])}
         if settings.AUTH_MODE == "none":
             names -= AUTHENTICATION_PROBLEMS
-        for status, problems_of_status in document["problems"].items():
-            for name in names & problems_of_status.keys():
-                responses[str(status)] = ref("responses", name)
+        for name in names:
+            status, _ = CODES[document["problems"][name][1]]
+            responses[str(status)] = ref("responses", name)
         operation["responses"] = dict(sorted(responses.items()))
         return operation
 
@@ -116,13 +118,9 @@ def add_components(result: Schema, generator: SchemaGenerator, **_: Any) -> Sche
     """drf-spectacular's hook: add the components of every view's document."""
     documents = (callback.cls.document for *_, callback in generator.endpoints or ())
     document = reduce(merge, documents, BASE)
-    responses = {
-        name: _problem(document, status, stated)
-        for status, named in document["problems"].items()
-        for name, stated in named.items()
-    }
+    responses = {name: _problem(document, *rest) for name, rest in document["problems"].items()}
     codes = {
-        "Problem": sorted(code for codes in document["codes"].values() for code in codes),
+        "Problem": sorted(CODES),
         "FieldError": document["field_error_codes"]
         + sorted({code for kind in KINDS.values() for code in kind.codes}),
     }
@@ -138,31 +136,29 @@ def add_components(result: Schema, generator: SchemaGenerator, **_: Any) -> Sche
     return result
 
 
-def _problem(document: Document, status: int, stated: Any) -> Schema:
+def _problem(document: Document, description: str, *codes: str) -> Schema:
     """A response whose `code` is one of several."""
-    codes: dict[str, Any] = document["codes"][status]
-    if isinstance(stated, str):
-        stated = {"description": stated, "codes": list(codes)}
+    status, _ = CODES[codes[0]]
     particular: Schema = {
         "type": "object",
-        "properties": {"status": {"const": status}, "code": {"enum": stated["codes"]}},
+        "properties": {"status": {"const": status}, "code": {"enum": codes}},
     }
     examples = {}
-    for code in stated["codes"]:
-        members = codes[code] if isinstance(codes[code], dict) else {"detail": codes[code]}
-        examples[code] = {"value": problems.body(status, code, **members)}
-        if "errors" in members:
+    for code in codes:
+        example = Problem(code, **document["problem_examples"].get(code, {}))
+        examples[code] = {"value": body(example)}
+        if example.errors:
             items = ref("schemas", "FieldError")
             particular["properties"]["errors"] = {"type": "array", "minItems": 1, "items": items}
-        if "request_id" in members:
-            particular["properties"]["request_id"] = {"type": "string"}
-            particular["required"] = ["request_id"]
+        for name in example.extension:
+            particular["properties"][name] = {"type": "string"}
+            particular["required"] = [name]
     schema = {"allOf": [ref("schemas", "Problem"), particular]}
     headers = [*document["problem_headers"].get(status, []), "X-Request-ID"]
     return {
-        "description": stated["description"],
+        "description": description,
         "headers": refs("headers", headers),
-        "content": {problems.MEDIA_TYPE: {"schema": schema, "examples": examples}},
+        "content": {MEDIA_TYPE: {"schema": schema, "examples": examples}},
     }
 
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 import orjson
-from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 
+from todo_project.api.problems import Problem
 from todo_project.api.renderers import JSONRenderer
 
 
@@ -23,7 +23,7 @@ class JSONParser(BaseParser):
         try:
             return orjson.loads(stream.read())
         except orjson.JSONDecodeError as error:
-            raise ParseError(f"The body is not JSON, or exceeds its limits: {error}.") from None
+            raise Problem("parse_error", error=error) from None
 
 
 class MergePatchParser(JSONParser):

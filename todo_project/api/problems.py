@@ -7,8 +7,9 @@ middleware calls the other functions.
 
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 import orjson
@@ -49,135 +50,141 @@ def field_error(field: str, code: str, detail: str) -> FieldError:
     return {"field": field, "code": code, "detail": detail}
 
 
-class ProblemException(exceptions.APIException):
-    """An error of the API.
+CODES: dict[str, tuple[int, str]] = {}
+"""Of each `code` the status and the `detail`, a format string."""
 
-    `errors` names the fields or parameters at fault; `headers` go with the response.
+
+def declare(status: int, **details: str) -> None:
+    """Add codes to `CODES`. An error is stated once, for the response and the OpenAPI document."""
+    CODES.update((code, (status, detail)) for code, detail in details.items())
+
+
+declare(
+    400,
+    bad_request="The request is malformed.",
+    incomplete_body="The body ended before its announced length.",
+    invalid_host="The Host header is not allowed.",
+    malformed_id="{name} in the path is not a UUID.",
+    parse_error="The body is not JSON, or exceeds its limits: {error}.",
+)
+declare(401, not_authenticated="A bearer token is required.")
+declare(401, invalid_token="{reason}")  # noqa: S106
+declare(403, permission_denied="The token is for another user.")
+declare(403, csrf_failed="CSRF check failed. {reason}")
+declare(404, not_found="There is no such URL.")
+declare(405, method_not_allowed="Allowed are {allow}.")
+declare(406, not_acceptable="This URL answers in {media_types}.")
+declare(
+    412,
+    precondition_failed=(
+        "The precondition in If-Match or If-None-Match is not met; ETag has the current tag."
+    ),
+)
+declare(413, content_too_large="The body is too large.")
+declare(415, unsupported_media_type='Unsupported media type "{media_type}" in request.')
+declare(422, validation_error="The body is invalid. See errors.")
+declare(
+    429,
+    rate_limited="Too many requests. Wait for the seconds in Retry-After.",
+    too_many_attempts="Too many wrong passwords. Try again later.",
+)
+declare(500, internal_error="The service failed; the request_id finds the log line.")
+declare(
+    503,
+    database_unavailable="{reason}. Nothing was changed.",
+    issuer_unavailable="The token issuer's keys are unavailable.",
+    outcome_unknown=(
+        "The connection to the database broke. The change may have been made, or not. Read before "
+        "you send it again, or send it with an Idempotency-Key or If-Match."
+    ),
+)
+
+
+class Problem(exceptions.APIException):
+    """An error by its code.
+
+    `values` and `errors` fill in the declared `detail`, unless another one is given. `errors` names
+    the fields or parameters at fault, `extension` has members of the body besides the usual ones
+    (RFC 9457 section 3.2), and `headers` go with the response.
     """
 
     def __init__(
         self,
+        code: str,
         detail: str | None = None,
-        code: str | None = None,
-        errors: Iterable[FieldError] = (),
-        headers: Mapping[str, str] | None = None,
+        *,
+        errors: Sequence[FieldError] = (),
+        extension: Mapping[str, str] = MappingProxyType({}),
+        headers: Mapping[str, str] = MappingProxyType({}),
+        **values: Any,
     ) -> None:
-        super().__init__(detail, code)
-        self.errors = list(errors)
-        self.headers = headers or {}
+        self.code = code
+        self.status_code, declared = CODES[code]
+        super().__init__(detail or declared.format(errors=errors, **values), code)
+        self.errors, self.extension, self.headers = errors, extension, dict(headers)
+        if self.status_code == 401:
+            self.headers["WWW-Authenticate"] = challenge(code, str(self.detail))
+        elif self.status_code == 503:
+            self.headers["Retry-After"] = str(RETRY_AFTER)
 
 
-class BadRequest(ProblemException):
-    status_code = HTTPStatus.BAD_REQUEST
-
-
-class Conflict(ProblemException):
-    status_code = HTTPStatus.CONFLICT
-
-
-class EncodedContent(ProblemException):
-    """RFC 9110 section 15.5.16: the body has a Content-Encoding."""
-
-    status_code = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-    default_detail = "The body has a Content-Encoding: send it without one."
-    default_code = "unsupported_media_type"
-
-    def __init__(self) -> None:
-        super().__init__(headers={"Accept-Encoding": "identity"})  # RFC 9110 section 12.5.3
-
-
-class PreconditionFailed(ProblemException):
-    """RFC 9110 section 13.1. `headers` should have the current ETag."""
-
-    status_code = HTTPStatus.PRECONDITION_FAILED
-    default_detail = (
-        "The precondition in If-Match or If-None-Match is not met; ETag has the current tag."
-    )
-    default_code = "precondition_failed"
-
-
-class Invalid(ProblemException):
-    status_code = HTTPStatus.UNPROCESSABLE_ENTITY
-    default_detail = "The body is invalid. See errors."
-    default_code = "validation_error"
-
-
-class ServiceUnavailable(ProblemException):
-    status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    default_code = "database_unavailable"
-
-    def __init__(self, detail: str, code: str | None = None) -> None:
-        super().__init__(detail, code, headers={"Retry-After": str(RETRY_AFTER)})
+def challenge(code: str, detail: str) -> str:
+    """`WWW-Authenticate` (RFC 6750 section 3): no error code where no token was sent."""
+    if code == "not_authenticated":
+        return CHALLENGE
+    description = detail.replace("\\", "").replace('"', "'")
+    return f'{CHALLENGE}, error="{code}", error_description="{description}"'
 
 
 def title(status: int) -> str:
     return _RENAMED.get(status) or HTTPStatus(status).phrase
 
 
-def body(
-    status: int, code: str, detail: str, errors: Iterable[FieldError] = (), **extra: str
-) -> dict[str, Any]:
-    """The problem object. `extra` are extension members (RFC 9457 section 3.2)."""
-    problem: dict[str, Any] = {
+def body(problem: Problem) -> dict[str, Any]:
+    return {
         "type": "about:blank",
-        "title": title(status),
-        "status": status,
-        "detail": detail,
-        "code": code,
-        **extra,
+        "title": title(problem.status_code),
+        "status": problem.status_code,
+        "detail": str(problem.detail),
+        "code": problem.code,
+        **problem.extension,
+        **({"errors": problem.errors} if problem.errors else {}),
     }
-    if errors:
-        problem["errors"] = errors
-    return problem
 
 
-def response(
-    status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **extra: str
-) -> HttpResponse:
+def response(problem: Problem) -> HttpResponse:
     return HttpResponse(
-        orjson.dumps(body(status, code, detail, (), **extra)),
-        headers={"Content-Type": MEDIA_TYPE, **(headers or {})},
-        status=status,
-        reason=title(status),
+        orjson.dumps(body(problem)),
+        headers={"Content-Type": MEDIA_TYPE, **problem.headers},
+        status=problem.status_code,
+        reason=title(problem.status_code),
     )
 
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
     """REST framework's hook. None for an exception that Django is to handle."""
     if isinstance(error, Http404):
-        error = exceptions.NotFound()
+        error = Problem("not_found")
     elif isinstance(error, DjangoPermissionDenied):
         error = exceptions.PermissionDenied()
     elif not isinstance(error, exceptions.APIException):
         return None
-    code = error.get_codes()
-    assert isinstance(code, str), "REST framework's own validation errors are not in use"
-    headers = dict(getattr(error, "headers", {}))
-    if isinstance(error, exceptions.MethodNotAllowed):
-        headers["Allow"] = ", ".join(context["view"].allowed_methods)
-    if isinstance(error, exceptions.NotAuthenticated | exceptions.AuthenticationFailed):
-        headers["WWW-Authenticate"] = challenge(error)
+    cause = error.__cause__
+    if not isinstance(error, Problem):
+        code = error.get_codes()
+        assert isinstance(code, str), "REST framework's own validation errors are not in use"
+        allow = {"Allow": ", ".join(context["view"].allowed_methods)}
+        is_method = isinstance(error, exceptions.MethodNotAllowed)
+        error = Problem(code, str(error.detail), headers=allow if is_method else {})
     if error.status_code >= 500:
-        logger.error("%s: %s", code, error.__cause__ or error.detail)
-    result = Response(
-        body(error.status_code, code, str(error.detail), getattr(error, "errors", ())),
-        status=error.status_code,
-        headers=headers,
-    )
+        logger.error("%s: %s", error.code, cause or error.detail)
+    result = Response(body(error), status=error.status_code, headers=error.headers)
     renderer = getattr(context["request"], "accepted_renderer", None)
     if renderer is None or renderer.format == "json":
         result.content_type = MEDIA_TYPE
     result.reason_phrase = title(error.status_code)
     result._has_been_logged = True  # type: ignore[attr-defined]
     return result
-
-
-def challenge(error: exceptions.APIException) -> str:
-    """`WWW-Authenticate` (RFC 6750 section 3): no error code where no token was sent."""
-    if isinstance(error, exceptions.NotAuthenticated):
-        return CHALLENGE
-    description = str(error.detail).replace("\\", "").replace('"', "'")
-    return f'{CHALLENGE}, error="invalid_token", error_description="{description}"'
 
 
 def unavailable(error: Exception) -> HttpResponse:
@@ -189,48 +196,40 @@ def unavailable(error: Exception) -> HttpResponse:
     cause = str(error).strip().replace("\n", " ")
     logger.error("database unavailable: %s: %s", type(error).__name__, cause)
     if isinstance(error, OutcomeUnknown):
-        code = "outcome_unknown"
-        detail = (
-            "The connection to the database broke. The change may have been made, or not. Read "
-            "before you send it again, or send it with an Idempotency-Key or If-Match."
-        )
+        problem = Problem("outcome_unknown")
     else:
         reason = error if isinstance(error, Unavailable) else unavailable_reason(error)
-        code, detail = "database_unavailable", f"{reason}. Nothing was changed."
-    result = response(503, code, detail, {"Retry-After": str(RETRY_AFTER)})
+        problem = Problem("database_unavailable", reason=reason)
+    result = response(problem)
     result._has_been_logged = True  # type: ignore[attr-defined]
     return result
 
 
-def content_too_large() -> HttpResponse:
-    return response(413, "content_too_large", "The body is too large.")
-
-
 def method_not_allowed(allow: str) -> HttpResponse:
     """405 where no view of REST framework answers; `allow` as in the header."""
-    return response(405, "method_not_allowed", f"Allowed are {allow}.", {"Allow": allow})
+    return response(Problem("method_not_allowed", headers={"Allow": allow}, allow=allow))
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    return response(400, "bad_request", "The request is malformed.")
+    return response(Problem("bad_request"))
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return response(403, "permission_denied", "You may not do this.")
+    return response(Problem("permission_denied", "You may not do this."))
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    return response(403, "csrf_failed", f"CSRF check failed. {reason}")
+    return response(Problem("csrf_failed", reason=reason))
 
 
 def locked_out(request: HttpRequest, original: object, credentials: object) -> HttpResponse:
     """429 for too many wrong passwords at the admin's login (django-axes' hook)."""
     retry = {"Retry-After": str(round(settings.AXES_COOLOFF_TIME * 3600))}
-    return response(429, "too_many_attempts", "Too many wrong passwords. Try again later.", retry)
+    return response(Problem("too_many_attempts", headers=retry))
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    return response(404, "not_found", "There is no such URL.")
+    return response(Problem("not_found"))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
@@ -239,9 +238,4 @@ def server_error(request: HttpRequest) -> HttpResponse:
     if error is not None and is_unavailable(error):
         # In a middleware after the view, where the admin's session is saved.
         return unavailable(OutcomeUnknown(str(error)))
-    return response(
-        500,
-        "internal_error",
-        "The service failed; the request_id finds the log line.",
-        request_id=logs.current.request_id,
-    )
+    return response(Problem("internal_error", extension={"request_id": logs.current.request_id}))

@@ -9,7 +9,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
 from todo_project.api.fields import Schema, StrictField
-from todo_project.api.problems import FieldError, Invalid, field_error
+from todo_project.api.problems import FieldError, Problem, field_error
 from todo_project.api.resource import Resource
 
 MAX_ERRORS = 100
@@ -29,9 +29,9 @@ class InputSerializer(serializers.Serializer[Any]):
 
     @classmethod
     def validate_body(cls, data: Any) -> dict[str, Any]:
-        """The values to write, by field. Raises `Invalid`, which names every field at fault."""
+        """The values to write, by field. Raises Problem, which names every field at fault."""
         if not isinstance(data, dict):
-            raise Invalid("The body must be a JSON object.")
+            raise Problem("validation_error", "The body must be a JSON object.")
         fields = cls._declared_fields
         values: dict[str, Any] = {}
         errors: list[FieldError] = []
@@ -52,7 +52,7 @@ class InputSerializer(serializers.Serializer[Any]):
             if name not in fields and name not in cls.Meta.ignored
         ]
         if errors:
-            raise Invalid(errors=errors[:MAX_ERRORS])
+            raise Problem("validation_error", errors=errors[:MAX_ERRORS])
         return values
 
     @classmethod

@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 
 from todo_project.api.negotiation import Negotiation, OneRenderer
 from todo_project.api.openapi import Document
-from todo_project.api.problems import BadRequest
+from todo_project.api.problems import Problem
 from todo_project.api.renderers import JSONRenderer
 
 
@@ -53,7 +53,7 @@ class APIMixin(APIView):
         """Between authentication and permission: a malformed id is 400, and nobody's."""
         for name, value in self.kwargs.items():
             if not isinstance(value, UUID):
-                raise BadRequest(f"{name} in the path is not a UUID.", "malformed_id")
+                raise Problem("malformed_id", name=name)
         super().check_permissions(request)
 
     def options(self, request: Any, *args: Any, **kwargs: Any) -> Response:

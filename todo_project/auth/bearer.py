@@ -8,11 +8,10 @@ import jwt
 from django.conf import settings
 from jwt.utils import base64url_encode
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.request import Request
 
 from todo_project.api.converters import parse_uuid
-from todo_project.api.problems import CHALLENGE, ServiceUnavailable
+from todo_project.api.problems import Problem
 from todo_project.auth.jwks import KeysUnavailableError, UnknownKeyError, key_set
 
 MAX_TOKEN_LENGTH = 16 * 1024
@@ -30,28 +29,21 @@ class BearerAuthentication(BaseAuthentication):
     """Authenticates the token's subject. With AUTH_MODE=none no token is read."""
 
     def authenticate(self, request: Request) -> tuple[Owner, str] | None:
-        """Raises NotAuthenticated without a token, AuthenticationFailed for one that is not valid,
-        and ServiceUnavailable when the issuer's keys are unavailable."""
+        """Raises Problem: 401 without a valid token, 503 if the issuer's keys are unavailable."""
         if settings.AUTH_MODE == "none":
             return None
         scheme, _, token = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
-            raise NotAuthenticated("A bearer token is required.")
+            raise Problem("not_authenticated")
         subject = verify(token)["sub"]
         if (id := parse_uuid(subject)) is None:
-            raise invalid_token(
+            raise Problem(
+                "invalid_token",
                 "The token's subject is not a UUID. In Better Auth set "
-                'advanced.database.generateId: "uuid".'
+                'advanced.database.generateId: "uuid".',
             )
         return Owner(id), token
-
-    def authenticate_header(self, request: Request) -> str:
-        return CHALLENGE
-
-
-def invalid_token(detail: str) -> AuthenticationFailed:
-    return AuthenticationFailed(detail, "invalid_token")
 
 
 # The first that an error is an instance of counts: subclasses before their base.
@@ -71,7 +63,7 @@ REASONS: list[tuple[type[Exception], str]] = [
 def verify(token: str) -> dict[str, Any]:
     """The claims of a valid token (RFC 7519 section 7.2), with a string as `sub`.
 
-    Raises AuthenticationFailed, or ServiceUnavailable when there is no key to verify with.
+    Raises Problem: 401, or 503 if there is no key to verify with.
     """
     try:
         if len(token) > MAX_TOKEN_LENGTH:
@@ -95,13 +87,12 @@ def verify(token: str) -> dict[str, Any]:
             raise jwt.DecodeError("a date is a string")
         return claims
     except KeysUnavailableError:
-        raise ServiceUnavailable(
-            "The token issuer's keys are unavailable.", "issuer_unavailable"
-        ) from None
+        raise Problem("issuer_unavailable") from None
     # The last three come from numbers and text that PyJWT does not expect in a token.
     except (jwt.PyJWTError, UnknownKeyError, ValueError, TypeError, ArithmeticError) as error:
         reasons = (reason for kind, reason in REASONS if isinstance(error, kind))
-        raise invalid_token(next(reasons, "The token is malformed.").format(error=error)) from None
+        reason = next(reasons, "The token is malformed.").format(error=error)
+        raise Problem("invalid_token", reason=reason) from None
 
 
 def _key(token: str) -> tuple[Any, list[str]]:

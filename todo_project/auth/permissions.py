@@ -6,6 +6,8 @@ from django.conf import settings
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
+from todo_project.api.problems import CODES
+
 if TYPE_CHECKING:  # rest_framework.views itself imports this module, for its default
     from rest_framework.views import APIView
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:  # rest_framework.views itself imports this module, for its de
 class IsOwner(BasePermission):
     """The token's subject must be the `user_id` of the path. Decided without a query."""
 
-    message = "The token is for another user."
+    _, message = CODES["permission_denied"]
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
         if settings.AUTH_MODE == "none":

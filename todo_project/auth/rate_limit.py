@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 from limits import parse_many
-from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
-from todo_project.api.problems import ProblemException
+from todo_project.api.problems import Problem
 from todo_project.auth.bearer import BearerAuthentication, Owner
 from todo_project.auth.client import address
 from todo_project.auth.counters import Limit, ProcessCounters, SharedCounters
@@ -25,14 +24,6 @@ if TYPE_CHECKING:  # rest_framework.views itself imports this module, for its de
 
 FAILURE_SHARE = 10
 """A client address may fail to authenticate a tenth as often as an owner may send requests."""
-
-
-class RateLimited(ProblemException):
-    """RFC 6585 section 4."""
-
-    status_code = 429
-    default_detail = "Too many requests. Wait for the seconds in Retry-After."
-    default_code = "rate_limited"
 
 
 class Limiter:
@@ -49,7 +40,8 @@ class Limiter:
         )
 
     def hit(self, request: HttpRequest, key: str) -> None:
-        """Count the request and note the fields of its response. Raises RateLimited.
+        """Count the request and note the fields of its response. Raises Problem
+        (RFC 6585 section 4).
 
         Does nothing while the store is unavailable.
         """
@@ -63,7 +55,7 @@ class Limiter:
         if fields:
             request.rate_limit = self._policy_field, ", ".join(fields)  # type: ignore[attr-defined]
         if waits:
-            raise RateLimited(headers={"Retry-After": str(max(waits))})
+            raise Problem("rate_limited", headers={"Retry-After": str(max(waits))})
 
 
 def limiters() -> tuple[Limiter, Limiter]:
@@ -101,8 +93,9 @@ class LimitedAuthentication(BearerAuthentication):
     def authenticate(self, request: Request) -> tuple[Owner, str] | None:
         try:
             return super().authenticate(request)
-        except (NotAuthenticated, AuthenticationFailed):
-            failures.hit(request._request, address(request._request))
+        except Problem as problem:
+            if problem.status_code == 401:
+                failures.hit(request._request, address(request._request))
             raise
 
 
