@@ -318,7 +318,7 @@ def flood(server: LiveServer, hang: Any, *codes: str) -> None:
     assert wait_until(lambda: serves(server), IN_TIME)
     assert wait_until(lambda: waiting(server) == 0)
     assert took < 2 * IN_TIME
-    assert sum(answer.seconds > THRESHOLD for answer in answers) >= THREADS / 2
+    assert any(answer.seconds > THRESHOLD for answer in answers)
     # The first of the codes there is at least.
     assert {codes[0]} <= {answer.code for answer in answers} - {""} <= set(codes)
     assert hang is paused or all(answer.code for answer in answers)
