@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -10,7 +9,7 @@ from uuid import UUID
 from django.apps import apps
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connection, reset_queries, transaction
+from django.db import connection, reset_queries
 
 from todo_project.first_steps import SAMPLE_USER
 from todo_project.management.command_line import positive, show_progress
@@ -77,36 +76,10 @@ class Command(BaseCommand):
 
     def _add(self, numbers: range, users: int) -> int:
         """Add the tasks of these numbers that are missing; return how many."""
-        model = apps.get_model("tasks", "Task")
-        tasks = {task_id(number): number for number in numbers}
-        present = model._default_manager.filter(id__in=list(tasks)).values_list("id", flat=True)
-        for id in present:
-            del tasks[id]
-        fields = model._meta.concrete_fields
-        rows = (
-            [
-                field.get_db_prep_value(values.get(field.name, field.get_default()), connection)
-                for field in fields
-            ]
-            for values in (demo_values(number, users) for number in tasks.values())
-        )
-        insert = _copy if connection.vendor == "postgresql" else _insert
+        tasks = apps.get_model("tasks", "Task")._default_manager
+        ids = {task_id(number): number for number in numbers}
+        present = set(tasks.filter(id__in=list(ids)).values_list("id", flat=True))
+        missing = [demo_values(number, users) for id, number in ids.items() if id not in present]
+        tasks.bulk_create([tasks.model(**values) for values in missing])
         reset_queries()  # with DEBUG Django keeps each statement with its parameters
-        if tasks:
-            insert(model._meta.db_table, [str(field.column) for field in fields], rows)
-        return len(tasks)
-
-
-def _copy(table: str, columns: list[str], rows: Iterator[list[Any]]) -> None:
-    with connection.cursor() as cursor:
-        statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
-        with cursor.copy(statement) as copy:
-            for row in rows:
-                copy.write_row(row)
-
-
-def _insert(table: str, columns: list[str], rows: Iterator[list[Any]]) -> None:
-    values = ", ".join(["%s"] * len(columns))
-    statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})"
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.executemany(statement, rows)  # type: ignore[arg-type]  # it takes any iterable
+        return len(missing)
