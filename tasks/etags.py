@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Self
 
 from django.http import HttpRequest
+from django.utils.http import parse_etags
 
 from tasks.models import NO_PRECONDITIONS, Preconditions, Task
 from todo_project.api.fields import DateTimeField
@@ -33,32 +34,28 @@ def page_etag(body: bytes, links: str) -> str:
 
 
 class Conditions(NamedTuple):
-    """The tags in a request's If-Match and If-None-Match, each None without the header.
+    """The tags in a request's If-Match, None for any, and in its If-None-Match.
 
-    None of our tags has a comma, so splitting at commas loses no tag that could match. Weak tags
-    match in If-None-Match alone.
+    Weak tags match in If-None-Match alone.
     """
 
     match: list[str] | None
-    none_match: list[str] | None
+    none_match: list[str]
 
     @classmethod
     def of(cls, request: HttpRequest) -> Self:
-        meta = request.META
-        match = meta.get("HTTP_IF_MATCH")
-        none_match = meta.get("HTTP_IF_NONE_MATCH")
+        match = request.META.get("HTTP_IF_MATCH", "*").strip()
+        none_match = request.META.get("HTTP_IF_NONE_MATCH")
         return cls(
-            None if match is None else [tag.strip() for tag in match.split(",")],
-            None
-            if none_match is None
-            else [tag.strip().removeprefix("W/") for tag in none_match.split(",")],
+            None if match == "*" else parse_etags(match),
+            [tag.removeprefix("W/") for tag in parse_etags(none_match)] if none_match else [],
         )
 
     def if_match_fails(self, current: str) -> bool:
-        return self.match not in (None, ["*"]) and current not in (self.match or ())
+        return self.match is not None and current not in self.match
 
     def if_none_match_fails(self, current: str) -> bool:
-        return self.none_match == ["*"] or current in (self.none_match or ())
+        return self.none_match == ["*"] or current in self.none_match
 
     def preconditions(self) -> Preconditions | None:
         """What a write asks of the task's `updated_at`; None if no task can meet it.
@@ -67,17 +64,16 @@ class Conditions(NamedTuple):
         """
         if self.none_match == ["*"]:
             return None
-        if self == (None, None):
+        if self == (None, []):
             return NO_PRECONDITIONS
         return Preconditions(
-            None if self.match in (None, ["*"]) else _times(self.match),
-            None if self.none_match is None else _times(self.none_match),
+            None if self.match is None else _times(self.match), _times(self.none_match) or None
         )
 
 
-def _times(tags: list[str] | None) -> list[datetime]:
+def _times(tags: list[str]) -> list[datetime]:
     times = []
-    for tag in tags or ():
+    for tag in tags:
         if found := _parse(tag):
             with suppress(ValueError):  # 30 February
                 times.append(datetime.fromisoformat(found[1]))

@@ -10,7 +10,6 @@ from rest_framework.response import Response
 from todo_project import first_steps
 from todo_project.api import openapi
 from todo_project.api.middleware import page_policy
-from todo_project.api.negotiation import Negotiation
 from todo_project.api.renderers import JSONRenderer
 from todo_project.api.views import PublicView
 
@@ -19,7 +18,6 @@ class SchemaView(PublicView):
     """The OpenAPI document, in JSON or, if the client prefers it, in YAML."""
 
     renderer_classes = (JSONRenderer, *SpectacularAPIView.renderer_classes)
-    content_negotiation_class = Negotiation
 
     def get(self, request: Request) -> HttpResponse:
         media_type = request.accepted_media_type

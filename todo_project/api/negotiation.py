@@ -57,13 +57,3 @@ class Negotiation(BaseContentNegotiation):
             if parser.media_type == media_type:
                 return parser
         return None
-
-
-class OneRenderer(Negotiation):
-    """Ignores `Accept`, which probes set to anything."""
-
-    def select_renderer(
-        self, request: HttpRequest, renderers: Iterable[BaseRenderer], format_suffix: Any = None
-    ) -> tuple[BaseRenderer, str]:
-        first = next(iter(renderers))
-        return first, first.media_type
