@@ -74,13 +74,13 @@ def parse(name: str, url: str) -> dict[str, Any]:
             env.fail(name, f"has an option that PostgreSQL does not know: {str(error).strip()}")
         config["ENGINE"] = "todo_project.database.postgresql"
         # What the URL says wins. Not one of these is a startup option, which poolers refuse.
-        for option, value in {
+        config["OPTIONS"] = {
             "server_side_binding": True,
             "application_name": "todo",
             "keepalives_idle": 30,
             "keepalives_interval": 10,
             "keepalives_count": 3,
             "tcp_user_timeout": 5000,  # milliseconds
-        }.items():
-            options.setdefault(option, value)
+            **options,
+        }
     return config

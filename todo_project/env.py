@@ -7,6 +7,7 @@ with half its settings fails later, and elsewhere. An empty value counts as not 
 import os
 import re
 import sys
+from io import StringIO
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,25 +24,23 @@ def fail(name: str, problem: str) -> NoReturn:
 def load_dotenv(path: Path = BASE_DIR / ".env") -> None:
     """Add the variables of a `.env` file; what the environment already holds wins."""
     try:
-        text = path.open(encoding="utf-8-sig")
+        content = path.read_text("utf-8-sig")
     except FileNotFoundError:
         return
     except OSError as error:
         fail(path.name, f"cannot be read: {error.strerror}")
+    except UnicodeDecodeError:
+        fail(path.name, "is not UTF-8")
     values: dict[str, str] = {}
-    with text:
-        try:
-            # dotenv's own loader skips a line that it cannot read and goes on.
-            for binding in parser.parse_stream(text):
-                if binding.error or (binding.key is not None and binding.value is None):
-                    source = binding.original.string  # begins with the blank lines before it
-                    blank = source[: len(source) - len(source.lstrip())]
-                    line = binding.original.line + blank.count("\n")
-                    fail(path.name, f"line {line} is not NAME=value")
-                if binding.key is not None:
-                    values[binding.key] = binding.value or ""
-        except UnicodeDecodeError:
-            fail(path.name, "is not UTF-8")
+    # dotenv's own loader skips a line that it cannot read and goes on.
+    for binding in parser.parse_stream(StringIO(content)):
+        if binding.error or (binding.key is not None and binding.value is None):
+            source = binding.original.string  # begins with the blank lines before it
+            blank = source[: len(source) - len(source.lstrip())]
+            line = binding.original.line + blank.count("\n")
+            fail(path.name, f"line {line} is not NAME=value")
+        if binding.key is not None:
+            values[binding.key] = binding.value or ""
     for name, value in values.items():
         os.environ.setdefault(name, value)
 
@@ -51,8 +50,9 @@ def text(name: str, default: str | None = None) -> str | None:
     return os.environ.get(name, "").strip() or default
 
 
-def required(name: str, why: str) -> str:
-    return text(name) or fail(name, f"is required {why}")
+def required(name: str, default: str | None = None) -> str:
+    """The same, where settings.py has a default with DEBUG only."""
+    return text(name, default) or fail(name, "is required unless DEBUG=true")
 
 
 def boolean(name: str, default: bool) -> bool:
@@ -75,8 +75,8 @@ def integer(name: str, default: int, low: int, high: int) -> int:
     return int(value)
 
 
-def choice(name: str, default: str, choices: tuple[str, ...]) -> str:
-    value = text(name, default)
+def choice(name: str, default: str | None, choices: tuple[str, ...]) -> str:
+    value = required(name, default)
     if value not in choices:
         fail(name, f"must be one of {', '.join(choices)}, not {value!r}")
     return value

@@ -11,13 +11,10 @@ from todo_project import cpus, database_url, env
 # Core ---------------------------------------------------------------------------------------
 
 DEBUG = env.boolean("DEBUG", default=False)
-UNLESS_DEBUG = "unless DEBUG=true"
 
 # A random key instead of a constant one: with DEBUG left on by mistake, nobody knows the key.
 # Every worker inherits it from gunicorn's master.
-SECRET_KEY = env.text("SECRET_KEY") or (
-    secrets.token_urlsafe(50) if DEBUG else env.required("SECRET_KEY", UNLESS_DEBUG)
-)
+SECRET_KEY = env.required("SECRET_KEY", secrets.token_urlsafe(50) if DEBUG else None)
 # Former keys: what they signed or encrypted is still accepted, and nothing new is made with them.
 SECRET_KEY_FALLBACKS = env.words("SECRET_KEY_FALLBACKS")
 if SECRET_KEY in SECRET_KEY_FALLBACKS:
@@ -26,7 +23,7 @@ if SECRET_KEY in SECRET_KEY_FALLBACKS:
 # With DEBUG and an empty list Django itself allows localhost and its subdomains.
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS")
 if not ALLOWED_HOSTS and not DEBUG:
-    env.fail("ALLOWED_HOSTS", f"is required {UNLESS_DEBUG}")
+    env.fail("ALLOWED_HOSTS", "is required unless DEBUG=true")
 for host in ALLOWED_HOSTS:
     if not re.fullmatch(r"\*|\.?[\w-]+(\.[\w-]+)*|\[[0-9a-fA-F:.]+\]", host):
         env.fail("ALLOWED_HOSTS", f"{host!r} is not a host name such as example.com")
@@ -62,19 +59,16 @@ TRUSTED_PROXIES = env.integer("TRUSTED_PROXIES", default=0, low=0, high=16)
 RATE_LIMIT = env.text("RATE_LIMIT")
 RATE_LIMIT_STORAGE_URL = env.text("RATE_LIMIT_STORAGE_URL")
 if RATE_LIMIT:
-    rates = [
-        re.fullmatch("[1-9][0-9]{0,8}/([a-z]+)", rate.strip()) for rate in RATE_LIMIT.split(";")
-    ]
-    units = {rate[1] for rate in rates if rate}
-    if not units <= {"second", "minute", "hour", "day"} or len(units) < len(rates):
+    rate = "[1-9][0-9]{0,8}/(second|minute|hour|day)"
+    rates = [re.fullmatch(rate, part.strip()) for part in RATE_LIMIT.split(";")]
+    if len({match[1] for match in rates if match}) < len(rates):  # a bad rate, or a unit twice
         env.fail(
             "RATE_LIMIT", f"must be like 600/minute or 120/minute;5000/day, not {RATE_LIMIT!r}"
         )
 if RATE_LIMIT_STORAGE_URL:
-    url = re.fullmatch(
-        rf"rediss?://([^\s@/?#]*@)?{_host}(:([0-9]{{1,5}}))?(/[0-9]*)?", RATE_LIMIT_STORAGE_URL
-    )
-    if url is None or not 0 < int(url[4] or 6379) < 65536:
+    redis_url = rf"rediss?://([^\s@/?#]*@)?{_host}(:([0-9]{{1,5}}))?(/[0-9]*)?"
+    match = re.fullmatch(redis_url, RATE_LIMIT_STORAGE_URL)
+    if match is None or not 0 < int(match[4] or 6379) < 65536:
         env.fail("RATE_LIMIT_STORAGE_URL", "must be a URL such as redis://host:6379/0")
     if not RATE_LIMIT:
         env.fail("RATE_LIMIT_STORAGE_URL", "is set without RATE_LIMIT")
@@ -130,13 +124,8 @@ WHITENOISE_USE_FINDERS = True
 
 # Database -----------------------------------------------------------------------------------
 
-DATABASES = {
-    "default": database_url.parse(
-        "DATABASE_URL",
-        env.text("DATABASE_URL", "sqlite:///db.sqlite3" if DEBUG else None)
-        or env.required("DATABASE_URL", UNLESS_DEBUG),
-    )
-}
+url = env.required("DATABASE_URL", "sqlite:///db.sqlite3" if DEBUG else None)
+DATABASES = {"default": database_url.parse("DATABASE_URL", url)}
 
 # `migrate` goes past the pooler, where a session may have its own timeouts: a migration that
 # cannot get its lock gives up, and does not make every request queue up behind it.
@@ -148,9 +137,7 @@ if unpooled := env.text("DATABASE_URL_UNPOOLED"):
 
 # Authentication of the API ------------------------------------------------------------------
 
-if not DEBUG:
-    env.required("AUTH_MODE", UNLESS_DEBUG)
-AUTH_MODE = env.choice("AUTH_MODE", "none", ("jwt", "none"))
+AUTH_MODE = env.choice("AUTH_MODE", "none" if DEBUG else None, ("jwt", "none"))
 JWT_SECRET = env.text("JWT_SECRET") or env.text("BETTER_AUTH_SECRET")
 JWT_JWKS_URL = env.text("JWT_JWKS_URL")
 JWT_ISSUER = env.text("JWT_ISSUER")
@@ -223,7 +210,6 @@ SPECTACULAR_SETTINGS = {
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SECURE_HSTS_SECONDS = 0 if DEBUG else 365 * 24 * 3600
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
-X_FRAME_OPTIONS = "DENY"
 LOGIN_REDIRECT_URL = "admin:index"
 CSRF_FAILURE_VIEW = "todo_project.api.problems.csrf_failure"
 
