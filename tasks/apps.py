@@ -11,10 +11,9 @@ class TasksConfig(AppConfig):
         fields = Task.resource.model_fields
         changed = (*Task.resource.writable, "updated_at", "idempotency_key")
         columns = [str(field.column) for field in fields.values()]
-        rights = {
+        requirements.tables[Task._meta.db_table] = {
             "SELECT": columns,
             "INSERT": columns,
             "UPDATE": [str(fields[name].column) for name in changed],
             "DELETE": [],
         }
-        requirements.tables.append(requirements.Table(Task._meta.db_table, rights))

@@ -1,26 +1,14 @@
 """What the service needs of its database: tables with their columns, and rights on them."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 from django.db import connection
 
 from todo_project.database.execute import run
 
-
-class Table(NamedTuple):
-    """A table that requests use.
-
-    `rights` has the columns for which each of SELECT, INSERT and UPDATE is needed; DELETE, which
-    is a right on the whole table, has none.
-    """
-
-    name: str
-    rights: Mapping[str, Sequence[str]]
-
-
-tables: list[Table] = []
-"""Apps add theirs when they are ready."""
+tables: dict[str, Mapping[str, Sequence[str]]] = {}
+"""By table, the columns for which requests need each of SELECT, INSERT and UPDATE; DELETE, which is
+a right on the whole table, has none. Apps add theirs when they are ready."""
 
 # Asks the catalog alone: it reads no row, takes no lock on the table and works on Citus as well. A
 # table or column that does not exist is an error.
@@ -37,18 +25,16 @@ def missing_rights() -> list[str]:
     One round trip. Raises DatabaseError for a table or column that does not exist.
     """
     if connection.vendor == "sqlite":
-        for table in tables:  # there are no rights there, but files that cannot be written
-            columns = {column for columns in table.rights.values() for column in columns}
-            changes = ", ".join(f'"{column}" = "{table.name}"."{column}"' for column in columns)
-            run(f'UPDATE "{table.name}" SET {changes} WHERE 0', ())
+        for table, rights in tables.items():  # no rights there, but files that cannot be written
+            columns = {column for columns in rights.values() for column in columns}
+            changes = ", ".join(f'"{column}" = "{table}"."{column}"' for column in columns)
+            run(f'UPDATE "{table}" SET {changes} WHERE 0', ())
         return []
-    needed = list(zip(*_needed(), strict=True))
-    rows = run(MISSING, [list(values) for values in needed], read=True)
+    needed = [
+        (f'"{table}"', right, column)
+        for table, rights in tables.items()
+        for right, columns in rights.items()
+        for column in columns or [""]
+    ]
+    rows = run(MISSING, [list(values) for values in zip(*needed, strict=True)], read=True)
     return [f"{right} on {table}.{column}".rstrip(".") for right, table, column in rows]
-
-
-def _needed() -> Iterator[tuple[str, str, str]]:
-    for table in tables:
-        for right, columns in table.rights.items():
-            for column in columns or [""]:
-                yield f'"{table.name}"', right, column
