@@ -4,8 +4,14 @@ import os
 
 import django
 from django.core.handlers.wsgi import WSGIHandler
-from django.db import connection
+from django.db import Error, connection
 from django.http import HttpRequest, HttpResponseBase
+
+from todo_project import env
+from todo_project.database.errors import WrongEncoding
+
+CONNECT_TIMEOUT = 2
+"""Seconds for each address: a server whose database is away must start all the same."""
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "todo_project.settings")
 
@@ -18,9 +24,22 @@ class Handler(WSGIHandler):
         return super().get_response(request)
 
 
+def refuse_wrong_encoding() -> None:
+    """End the process with one line if the database is there and not in UTF-8."""
+    if connection.vendor == "sqlite":
+        return
+    probe = connection.copy()  # of its own: connections must not be open when gunicorn forks
+    probe.settings_dict["OPTIONS"]["connect_timeout"] = CONNECT_TIMEOUT
+    try:
+        probe.ensure_connection()
+    except WrongEncoding as error:
+        env.fail("DATABASE_URL", f"is refused: {error}")
+    except Error:
+        pass  # requests are told
+    finally:
+        probe.close()
+
+
 django.setup(set_prefix=False)
 application = Handler()
-
-from todo_project.database.startup import refuse_wrong_encoding  # noqa: E402  # needs the settings
-
 refuse_wrong_encoding()
