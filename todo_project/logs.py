@@ -9,8 +9,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
-
 
 class _Current(threading.local):
     request_id = "-"
@@ -112,10 +110,6 @@ class OncePerSecondFilter(logging.Filter):
             self._hold(message)
         record.count = count
         logging.getLogger(record.name).handle(record)
-
-
-def json_line(fields: dict[str, Any]) -> bytes:
-    return orjson.dumps(fields)
 
 
 def plain_line(fields: dict[str, Any]) -> bytes:

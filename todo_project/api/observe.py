@@ -24,7 +24,7 @@ class ObserveMiddleware:
         self.get_response = get_response
         # To read a setting takes 2,000 instructions.
         self.logs = settings.ACCESS_LOG
-        self.line = logs.plain_line if settings.DEBUG else logs.json_line
+        self.line = logs.plain_line if settings.DEBUG else orjson.dumps
         self.counts = bool(settings.METRICS_PORT)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
