@@ -25,18 +25,13 @@ def quotas(root: Path) -> Iterator[float]:
     except OSError:
         return
     for line in lines:
-        _, controllers, path = line.split(":", 2)
-        names = controllers.split(",")
-        if controllers == "":  # version 2
-            mounts = ["sys/fs/cgroup"]
-        elif "cpu" in names:  # version 1
-            mounts = [f"sys/fs/cgroup/{name}" for name in (controllers, "cpu")]
-        else:
+        _, controllers, path = line.split(":", 2)  # in version 2 there are none
+        if controllers and "cpu" not in controllers.split(","):
             continue
         own = PurePosixPath(path)
-        for mount in mounts:
+        for mount in ("cpu", controllers) if controllers else ("",):
             for group in (own, *own.parents):
-                yield from quota(root / mount / group.relative_to("/"))
+                yield from quota(root / "sys/fs/cgroup" / mount / group.relative_to("/"))
 
 
 def quota(folder: Path) -> Iterator[float]:
