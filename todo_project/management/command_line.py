@@ -1,4 +1,4 @@
-"""What management commands share: types of arguments, and a progress bar."""
+"""What management commands share: types of arguments, a progress bar, errors on one line."""
 
 from argparse import ArgumentTypeError
 from uuid import UUID
@@ -21,6 +21,10 @@ def uuid(text: str) -> UUID:
     if (id := parse_uuid(text)) is None:
         raise ArgumentTypeError(f"{text!r} is not a UUID")
     return id
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def show_progress(stream: OutputWrapper, done: int, total: int, rate: float) -> None:

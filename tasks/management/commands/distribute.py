@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connections
 
 from tasks.models import Task
-from todo_project.management.command_line import positive
+from todo_project.management.command_line import one_line, positive
 
 TABLE = Task._meta.db_table
 OWNER = "user_id"
@@ -65,7 +65,7 @@ class Command(BaseCommand):
             else:
                 self._distribute(shards, nodes, block_writes)
         except DatabaseError as error:
-            raise CommandError(" ".join(str(error).split())) from error
+            raise CommandError(one_line(error)) from error
 
     def _require_cluster(self) -> int:
         """Return the number of worker nodes; CommandError where there is no cluster to use."""
@@ -97,10 +97,8 @@ class Command(BaseCommand):
         self._create_index("INDEX", "task_id", "id")  # for the admin, which looks up by id alone
         with self._connection.cursor() as cursor:
             constraints = self._connection.introspection.get_constraints(cursor, TABLE)
-        ((name, key),) = (
-            (name, found["columns"]) for name, found in constraints.items() if found["primary_key"]
-        )
-        if key != [OWNER, "id"]:
+        [name] = (name for name, found in constraints.items() if found["primary_key"])
+        if constraints[name]["columns"] != [OWNER, "id"]:
             self._create_index("UNIQUE INDEX", "task_owner_id", f"{OWNER}, id")
             # The editor's lock times out, so that requests do not wait long behind it.
             with self._step("replace the primary key"), self._connection.schema_editor() as editor:

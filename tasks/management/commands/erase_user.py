@@ -11,7 +11,7 @@ from django.db import Error
 from tasks.models import Task
 from todo_project.api.converters import parse_uuid
 from todo_project.database.errors import is_unavailable
-from todo_project.management.command_line import show_progress, uuid
+from todo_project.management.command_line import one_line, show_progress, uuid
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +47,8 @@ class Command(BaseCommand):
         except Error as error:
             if not is_unavailable(error):
                 raise
-            problem = " ".join(str(error).split())
-            raise CommandError(
-                f"{erased:,} tasks erased, then: {problem}. Run it again."
-            ) from error
+            problem = f"{erased:,} tasks erased, then: {one_line(error)}. Run it again."
+            raise CommandError(problem) from error
         finally:
             if erased:
                 logger.info("erase_user: %s tasks of user %s erased", erased, user_id)

@@ -55,9 +55,7 @@ class Command(BaseCommand):
         parser.add_argument("--tasks", type=positive, default=10_000, help="default: 10000")
         parser.add_argument("--force", action="store_true", help="also with DEBUG off")
 
-    def handle(
-        self, *args: Any, users: int, tasks: int, force: bool = False, **options: Any
-    ) -> None:
+    def handle(self, *args: Any, users: int, tasks: int, force: bool, **options: Any) -> None:
         if not (settings.DEBUG or force):
             name = connection.settings_dict["NAME"]
             raise CommandError(f"DEBUG is off. To add demo tasks to {name} anyway: --force")

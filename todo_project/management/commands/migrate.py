@@ -8,7 +8,8 @@ from django.core.management.commands import migrate
 from django.db import Error
 from django.db.migrations.exceptions import MigrationSchemaMissing
 
-from todo_project.database.errors import Reason, is_unavailable, unavailable_reason
+from todo_project.database.errors import Reason, unavailable_reason
+from todo_project.management.command_line import one_line
 
 
 class Command(migrate.Command):
@@ -26,13 +27,11 @@ class Command(migrate.Command):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             super().handle(*args, **options)
-        except MigrationSchemaMissing as error:
-            raise CommandError(one_line(error)) from error
         except Error as error:
-            if not is_unavailable(error):
+            problem, reason = one_line(error), unavailable_reason(error)
+            if reason is None and not isinstance(error, MigrationSchemaMissing):
                 raise
-            problem = one_line(error)
-            if unavailable_reason(error) is Reason.LOCKED:
+            if reason is Reason.LOCKED:
                 problem += (
                     ": another session holds a lock that this migration needs. It was undone, the"
                     " ones before it stay applied; run migrate again when the session has ended."
@@ -40,7 +39,3 @@ class Command(migrate.Command):
             elif settings.DATABASES[options["database"]]["ENGINE"].endswith("sqlite"):
                 problem += f": {settings.DATABASES[options['database']]['NAME']}"
             raise CommandError(problem) from error
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
