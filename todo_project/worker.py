@@ -191,23 +191,17 @@ class Worker(base.Worker):
         threads = [threading.Thread(target=self.work, daemon=True) for _ in range(self.cfg.threads)]
         for thread in threads:
             thread.start()
-        signals = select.poll()
-        signals.register(self.PIPE[0], select.POLLIN)
-        while self.alive and self.has_parent():
+        while self.alive and self.ppid == os.getppid():
             self.tick()
             self.listen()  # for whatever reason it was given up
-            if signals.poll(1000):
+            if select.select([self.PIPE[0]], [], [], 1)[0]:  # a signal
                 os.read(self.PIPE[0], 4096)
+        if self.alive:
+            self.log.info("Parent changed, shutting down: %s", self)
         self.drain()
         os.eventfd_write(self.end, 1)
         for thread in threads:
             thread.join(0.5)
-
-    def has_parent(self) -> bool:
-        if self.ppid == os.getppid():
-            return True
-        self.log.info("Parent changed, shutting down: %s", self)
-        return False
 
     def drain(self) -> None:
         """Stop listening, finish the requests that have begun, close all connections."""
