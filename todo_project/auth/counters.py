@@ -125,7 +125,11 @@ class SharedCounters(RedisStorage):
         try:
             replies = pipeline.execute()
         except (RedisError, OSError) as error:
-            self._lose(error)
+            with self._lock:
+                if self._reachable.is_set():
+                    self._reachable.clear()
+                    self._report(error)
+                    self._connect()
             return []
         return [
             state(
@@ -149,14 +153,6 @@ class SharedCounters(RedisStorage):
                 self._connect()
                 self._reachable.wait(STORE_TIMEOUT)
         return self._reachable.is_set()
-
-    def _lose(self, error: Exception) -> None:
-        with self._lock:
-            if not self._reachable.is_set():
-                return
-            self._reachable.clear()
-        self._report(error)
-        self._connect()
 
     def _report(self, error: Exception) -> None:
         if not self._reported:
