@@ -14,8 +14,7 @@ from todo_project import first_steps, settings
 if settings.METRICS_PORT:
     from todo_project import exporter
 
-port = settings.PORT
-bind = f"{'127.0.0.1' if settings.DEBUG else '0.0.0.0'}:{port}"
+bind = f"{'127.0.0.1' if settings.DEBUG else '0.0.0.0'}:{settings.PORT}"
 workers = settings.WEB_CONCURRENCY
 threads = settings.WEB_THREADS
 worker_class = "todo_project.worker.Worker" if hasattr(select, "epoll") else "gthread"  # Linux
@@ -42,16 +41,13 @@ forwarded_allow_ips = "*"
 
 
 def on_starting(server: Any) -> None:
+    logger = logging.getLogger("todo_project")
     if settings.AUTH_MODE == "none":
-        logging.getLogger("todo_project").warning(
-            "AUTH_MODE=none: anyone who reaches port %s reads and writes every task", port
-        )
+        warning = "AUTH_MODE=none: anyone who reaches port %s reads and writes every task"
+        logger.warning(warning, settings.PORT)
     if settings.RATE_LIMIT and not settings.RATE_LIMIT_STORAGE_URL:
-        logging.getLogger("todo_project").warning(
-            "RATE_LIMIT_STORAGE_URL is not set: each process counts for itself, and allows a "
-            "share of RATE_LIMIT, divided by WEB_CONCURRENCY (%s)",
-            workers,
-        )
+        warning = "RATE_LIMIT_STORAGE_URL is not set: %s processes divide RATE_LIMIT between them"
+        logger.warning(warning, workers)
 
 
 def when_ready(server: Any) -> None:
@@ -66,7 +62,7 @@ def when_ready(server: Any) -> None:
 
 def child_exit(server: Any, worker: Any) -> None:
     if settings.METRICS_PORT:
-        exporter.forget(worker.pid)
+        exporter.mark_process_dead(worker.pid)  # drops its gauges; its counters stay in the sums
 
 
 # In random order: not every service on the machine should begin with the first.

@@ -24,6 +24,10 @@ except OSError as error:
     env.fail("METRICS_PORT", f"needs a folder for its counts: {error}")
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
 
+from prometheus_client import CollectorRegistry, start_http_server  # noqa: E402
+from prometheus_client.multiprocess import MultiProcessCollector  # noqa: E402
+from prometheus_client.multiprocess import mark_process_dead as mark_process_dead  # noqa: E402
+
 
 @atexit.register
 def remove_directory(owner: int = os.getpid()) -> None:
@@ -37,9 +41,6 @@ def start() -> None:
 
 def serve() -> None:
     """Listen as soon as the port is free: a former master may still have it."""
-    from prometheus_client import CollectorRegistry, start_http_server
-    from prometheus_client.multiprocess import MultiProcessCollector
-
     registry = CollectorRegistry()
     MultiProcessCollector(registry, directory)
     reported = False
@@ -52,10 +53,3 @@ def serve() -> None:
                 logger.error("METRICS_PORT: %s", error)
             reported = True
             time.sleep(1)
-
-
-def forget(pid: int) -> None:
-    """Drop the gauges of a process that has ended; its counters stay in the sums."""
-    from prometheus_client.multiprocess import mark_process_dead
-
-    mark_process_dead(pid)
