@@ -78,7 +78,7 @@ class Process:
         threads.set(settings.WEB_THREADS)
         in_flight.set(len(self.running))
         connections.set(len(self.connections))
-        if settings.JWT_JWKS_URL and (at := key_set(settings.JWT_JWKS_URL).fetched_at):
+        if settings.JWT_JWKS_URL and (at := key_set(settings.JWT_JWKS_URL).fetched.at) > 0:
             keys_fetched.set(time.time() - time.monotonic() + at)
         breaker_open.set(breaker.statements.is_open or breaker.connections.is_open)
 

@@ -5,6 +5,7 @@ and has no keys at all once its cache has expired and the issuer is unavailable.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -60,6 +61,9 @@ class FetchedSet(NamedTuple):
     at: float  # time.monotonic()
 
 
+NEVER = FetchedSet({}, at=-math.inf)
+
+
 class KeySet:
     """The keys of one issuer, by `kid`.
 
@@ -70,17 +74,12 @@ class KeySet:
     def __init__(self, url: str, max_stale: float, max_waiters: int) -> None:
         self.url = url
         self._max_age = max(max_stale, CACHE_TTL)
-        self._fetched: FetchedSet | None = None
+        self.fetched = NEVER
         self._lock = threading.Lock()
         self._waiters = threading.BoundedSemaphore(max_waiters)
         self._done = threading.Event()
         self._done.set()
         self._started = self._next_fetch = 0.0
-
-    @property
-    def fetched_at(self) -> float:
-        """When the set in use was fetched, by the monotonic clock; 0 if none was."""
-        return self._fetched.at if self._fetched else 0.0
 
     def key(self, kid: str) -> Key:
         """The key of that id.
@@ -89,22 +88,20 @@ class KeySet:
         lacks the key. A set in use stays in use while the issuer is unavailable. Raises
         `UnknownKeyError`, or `KeysUnavailableError`.
         """
-        fetched = self._fetched
-        if fetched is None or time.monotonic() > fetched.at + CACHE_TTL or kid not in fetched.keys:
+        if time.monotonic() > self.fetched.at + CACHE_TTL or kid not in self.fetched.keys:
             self._fetch()
             self._wait()
-            fetched = self._fetched
-            if fetched is None or time.monotonic() > fetched.at + self._max_age:
+            if time.monotonic() > self.fetched.at + self._max_age:
                 raise KeysUnavailableError
-        if (key := fetched.keys.get(kid)) is None:
+        if (key := self.fetched.keys.get(kid)) is None:
             raise UnknownKeyError
         return key
 
     def _wait(self) -> None:
         """Wait for the fetch that runs, if one does."""
         counted = self._waiters.acquire(blocking=False)
-        # Without any key a free thread could serve no request.
-        seconds = MAX_WAIT if counted or self._fetched is None else SHORT_WAIT
+        # Before the first set a free thread could serve no request.
+        seconds = MAX_WAIT if counted or self.fetched is NEVER else SHORT_WAIT
         try:
             self._done.wait(max(0.0, self._started + seconds - time.monotonic()))
         finally:
@@ -132,9 +129,9 @@ class KeySet:
         with self._lock:
             if done is self._done:  # not an abandoned one, whose set may be old
                 if keys is not None:
-                    self._fetched = FetchedSet(keys, started)
-                has_keys = self._fetched is not None and self._fetched.keys
-                self._next_fetch = time.monotonic() + (COOL_DOWN if has_keys else FIRST_COOL_DOWN)
+                    self.fetched = FetchedSet(keys, started)
+                cool_down = COOL_DOWN if self.fetched.keys else FIRST_COOL_DOWN
+                self._next_fetch = time.monotonic() + cool_down
         done.set()
 
 
