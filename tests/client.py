@@ -86,7 +86,7 @@ def at_once(count: int, work: Callable[[int], T]) -> list[T]:
     start = Barrier(count)
 
     def begin(number: int) -> T:
-        start.wait(10)
+        start.wait(60)
         return work(number)
 
     with ThreadPoolExecutor(count) as pool:

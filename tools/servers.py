@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from random import SystemRandom
 from typing import Any, Literal, Self
@@ -80,23 +81,39 @@ class ServerError(Exception):
     """A server is missing, did not start or did not stop; the message holds its log."""
 
 
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 on which nobody listens now.
+@cache
+def _ports() -> tuple[socket.socket, Iterator[int]]:
+    """A block of ports that is reserved for this process, and these ports in turn.
 
-    It lies below the range from which Linux takes the ports of outgoing connections. From inside
-    that range somebody else's connection could take the port while a test holds its server down,
-    or a client that keeps trying could even connect to itself.
+    Servers bind their ports later, so parallel test processes must not choose the same one. An
+    abstract Unix socket is the lock of a block; Linux releases it when the process ends.
     """
-    # Not the module's functions: pytest-randomly seeds them, and two runs would choose alike.
-    chance = SystemRandom()
-    while True:
-        port = chance.randrange(15000, 32768)
+    # Below the range from which Linux takes the ports of outgoing connections: one of those could
+    # take the port of a stopped server, and a client could even connect to itself.
+    blocks = list(range(15000, 32700, 100))
+    # Not the module's functions: pytest-randomly seeds them, and all processes would choose alike.
+    SystemRandom().shuffle(blocks)
+    for block in blocks:
+        lock = socket.socket(socket.AF_UNIX)
+        try:
+            lock.bind(f"\0todo-ports-{block}")
+        except OSError:
+            lock.close()
+        else:
+            return lock, cycle(range(block, block + 100))
+    raise ServerError("no block of ports is free")
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 on which nobody listens, and that no other run will choose."""
+    for port in _ports()[1]:
         with socket.socket() as probe, suppress(OSError):
             probe.bind((HOST, port))
             return port
+    raise AssertionError  # the ports are a cycle
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
     """Poll `condition` every 10 ms until it holds; False when it did not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -319,7 +336,7 @@ class Server:
         if not self.running:
             fault = f"exited with {self._process.returncode}"
         elif not served:
-            fault = "does not serve after 30 s"
+            fault = "does not serve after 60 s"
         else:
             return
         raise ServerError(f"{type(self).__name__} {fault}; its log:\n{self.log()}")
@@ -449,7 +466,7 @@ class PostgreSQL(Server):
         """Shut down: `fast` ends sessions in order, `immediate` recovers at the next start."""
         if self.running:
             self.resume()
-            self._signal_and_wait(signal.SIGINT if mode == "fast" else signal.SIGQUIT, 30)
+            self._signal_and_wait(signal.SIGINT if mode == "fast" else signal.SIGQUIT, 60)
 
     def pause(self, postmaster: bool = False) -> None:
         """Hang the server: SIGSTOP to every process but the postmaster, or to that one too.
@@ -557,7 +574,7 @@ class PgBouncer(Server):
         if self.running:
             # From 1.23 on SIGTERM waits for the clients to leave.
             sig = signal.SIGQUIT if self.version >= (1, 23) else signal.SIGTERM
-            self._signal_and_wait(sig, 10)
+            self._signal_and_wait(sig, 60)
 
     def restart(self) -> None:
         """Stop and start again on the same port."""
