@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import threading
 import time
 import uuid
@@ -40,10 +41,14 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """A keep-alive connection to the service, opened anew when the service has closed it."""
+    """A keep-alive connection to the service, opened anew when the service has closed it.
+
+    Like other clients it looks for that before it sends a request, so that a connection that breaks
+    during a request is a fault of the service.
+    """
 
     def __init__(self, server: Gunicorn) -> None:
-        self._connection = http.client.HTTPConnection(HOST, server.port, timeout=30)
+        self._connection = http.client.HTTPConnection(HOST, server.port, timeout=60)
 
     def __enter__(self) -> Self:
         return self
@@ -62,6 +67,9 @@ class Client:
             raw = isinstance(body, bytes | Iterator)
             data = body if raw else json.dumps(body).encode()
             sent.setdefault("Content-Type", "application/json")
+        sock = self._connection.sock
+        if sock and select.select([sock], [], [], 0)[0]:
+            self._connection.close()
         began = time.monotonic()
         try:
             self._connection.request(method, path, data, sent)
@@ -255,7 +263,7 @@ class Load:
     def wait_for(self, count: int) -> None:
         """Wait until so many more requests are answered."""
         before = self.statuses.total()
-        assert wait_until(lambda: self.statuses.total() > before + count)
+        assert wait_until(lambda: self.statuses.total() > before + count, 120)
 
     def _work(self, owner: str) -> None:
         with Client(self.server) as client:
