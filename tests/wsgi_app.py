@@ -10,7 +10,7 @@ from todo_project.worker import Worker
 
 
 class ShortTimeouts(Worker):
-    stall = 1
+    stall = 2
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
