@@ -241,7 +241,6 @@ class Load:
         self.refused: Counter[str] = Counter()
         self.open: Counter[str] = Counter()
         self.statuses: Counter[int] = Counter()
-        self.slowest = 0.0
         self.faults: list[str] = []
         self.broken = 0  # connections
         self._stop = threading.Event()
@@ -310,7 +309,6 @@ class Load:
             return None
         with self._lock:
             self.statuses[answer.status] += 1
-            self.slowest = max(self.slowest, answer.seconds)
             if answer.status in (200, 201):
                 self.acknowledged[what] += 1
                 return answer

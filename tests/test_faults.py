@@ -1,7 +1,10 @@
-"""The database fails in every way it can; the service says so in time, and recovers by itself.
+"""Failures of the database: the service answers 503 in time, and recovers by itself.
 
-`database_unavailable` promises that nothing was done, so the tests also look at what the database
-has. A wait that times out takes a request's whole 4 s, and that is most of this file's time.
+`database_unavailable` promises that nothing was done, so the tests also look at the database. A
+wait that times out takes 4 s, which is most of this file's time.
+
+On a busy machine a duration proves nothing, so the tests count how many requests waited until their
+time was over.
 """
 
 import json
@@ -27,15 +30,19 @@ from tests.client import API, BOB, TASKS, at_once
 from tests.database_plugin import LiveServer, open_live_server
 from tests.live import OPERATIONS, Answer, Client, Load, Row, lock, waiting
 from todo_project.database import deadline as deadline_module
-from todo_project.database.breaker import COOL_DOWN, THRESHOLD
-from todo_project.database.deadline import end_deadline, remaining, start_deadline
+from todo_project.database.breaker import COOL_DOWN
+from todo_project.database.deadline import (
+    REQUEST_TIMEOUT,
+    end_deadline,
+    remaining,
+    start_deadline,
+)
 from todo_project.database.postgresql.base import Connection
 from tools.servers import PostgreSQL, wait_until
 
 pytestmark = pytest.mark.live
 
 THREADS = 8  # of a live server, in two processes
-IN_TIME = 5.0  # seconds from a thread's taking a request to its answer
 NO_TASK = {"id": "", "updated_at": ""}
 TOGGLE = next(row for row in OPERATIONS if row.name == "toggle")
 LIST, READY = OPERATIONS[0], Row("readiness", "GET", "/readyz")
@@ -46,7 +53,7 @@ WRITES = [row for row in OPERATIONS if row not in READS]
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PostgreSQL]:
-    """A server to break, with a role for which limits and time-outs hold."""
+    """A server to break, with a role that limits and timeouts apply to."""
     with PostgreSQL() as server:
         server.execute("CREATE ROLE service LOGIN IN ROLE pg_read_all_data, pg_write_all_data")
         yield server
@@ -61,7 +68,7 @@ def direct(postgres: PostgreSQL) -> Iterator[LiveServer]:
 @pytest.fixture(scope="module")
 def pooled(postgres: PostgreSQL) -> Iterator[LiveServer]:
     with open_live_server(postgres=postgres, via_pgbouncer=True) as server:
-        # After a server that refused, the default waits 15 s before it looks again.
+        # After a refusal by PostgreSQL, PgBouncer would wait 15 s before the next attempt.
         server.pgbouncer.settings["server_login_retry"] = 1
         server.pgbouncer.restart()
         yield server
@@ -69,7 +76,7 @@ def pooled(postgres: PostgreSQL) -> Iterator[LiveServer]:
 
 @pytest.fixture
 def server(request: pytest.FixtureRequest) -> LiveServer:
-    """The one that the test's parameters name."""
+    """The server that the test's parameter names."""
     return request.getfixturevalue(request.param)
 
 
@@ -79,36 +86,42 @@ def ask(server: LiveServer, row: Row, task: Any, key: str = "") -> Answer:
 
 
 def serves(server: LiveServer) -> bool:
-    """Whether every thread reads, so that each has a connection."""
+    """Whether as many requests as occupy all threads succeed."""
     answers = at_once(2 * THREADS, lambda _: ask(server, LIST, NO_TASK))
     return all(answer.status == 200 for answer in answers)
 
 
-def settle(server: LiveServer) -> None:
-    """Wait until no process has an open breaker, whichever of them one happens to ask."""
-    deadline = time.monotonic() + 3 * IN_TIME
-    failed = time.monotonic()
+def wait_for_closed_breakers(server: LiveServer) -> None:
+    """Requests may all have been served by one process, so they must succeed for a while."""
+    failed = deadline = time.monotonic()
     while time.monotonic() < failed + COOL_DOWN + 0.2:
         if not serves(server):
             failed = time.monotonic()
-        assert failed < deadline
+        assert failed < deadline + 60
 
 
 def ready(server: LiveServer) -> dict[str, Any]:
-    """A task, on a service whose threads are connected."""
-    assert wait_until(lambda: serves(server), 15)
+    """A task, on a service that is known to serve."""
+    assert wait_until(lambda: serves(server))
     with Client(server) as client:
         return client.create()
 
 
+def timeouts(server: LiveServer, since: int = 0) -> list[int]:
+    """How many timeouts each request has waited for, by the log from that position on."""
+    lines = map(json.loads, server.log()[since:].splitlines())
+    requests = [line["duration_ms"] / 1000 for line in lines if line["logger"] == "access"]
+    return [int(seconds / REQUEST_TIMEOUT) for seconds in requests]
+
+
 def end_sessions(server: LiveServer, which: str = "TRUE") -> None:
-    """As an operator ends them, or a Neon that goes to sleep."""
+    """As an operator does, or Neon when it suspends a database."""
     sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s AND "
     server.postgres.execute(sql + which, [server.database])
 
 
 def cut_connections(server: LiveServer) -> None:
-    """As a network does: neither end is told."""
+    """As a network failure does."""
     server.proxy.cut()
 
 
@@ -117,7 +130,7 @@ def rows(server: LiveServer) -> list[tuple[Any, ...]]:
 
 
 def is_refused(answer: Answer, code: str = "database_unavailable") -> bool:
-    """Whether it is the 503 of the contract, and gives nothing away."""
+    """Whether it is the documented 503 and reveals nothing internal."""
     return (
         (answer.status, answer.code) == (503, code)
         and answer.headers["Content-Type"] == "application/problem+json"
@@ -134,7 +147,7 @@ def is_refused(answer: Answer, code: str = "database_unavailable") -> bool:
     [("direct", end_sessions), ("direct", cut_connections), ("pooled", end_sessions)],
     indirect=["server"],
 )
-def test_no_request_notices_that_every_session_has_ended(
+def test_no_request_fails_when_every_session_has_ended(
     server: LiveServer, end: Callable[[LiveServer], None]
 ) -> None:
     ready(server)
@@ -159,51 +172,51 @@ def test_a_stopped_server_is_503_and_a_started_one_serves(server: LiveServer, mo
     task, before, workers = ready(server), rows(server), server.worker_pids()
     asked = [*OPERATIONS, READY, ADMIN]
     server.postgres.stop(mode)
-    began = time.monotonic()
+    since = len(server.log())
     answers = at_once(len(asked), lambda n: ask(server, asked[n], task))
-    took = time.monotonic() - began
+    waits = timeouts(server, since)
     server.postgres.start()
-    assert wait_until(lambda: serves(server), 15)
+    assert wait_until(lambda: serves(server))
     assert server.worker_pids() == workers
     assert all(answer.status == 503 for answer in answers)
     if hasattr(server, "pgbouncer"):
-        settle(server)
-        # It keeps a statement until a server comes back, so that a write's outcome is open. The
-        # first requests timed out, the others did not wait at all.
-        assert took < 2 * IN_TIME
+        wait_for_closed_breakers(server)
+        # PgBouncer holds statements until a server is back, so the outcome of a write is unknown.
+        # The first requests time out; then the breaker is open, and the others do not wait.
+        assert set(waits) == {0, 1}
     else:
-        assert took < IN_TIME
+        assert set(waits) == {0}
         assert all(map(is_refused, answers))
         assert rows(server) == before
 
 
-def test_a_write_cut_off_is_not_repeated_and_a_read_is(direct: LiveServer) -> None:
+def test_after_a_cut_a_read_is_repeated_and_a_write_is_not(direct: LiveServer) -> None:
     task, title = ready(direct), str(uuid.uuid4())
     create = Row("create", "POST", TASKS, {"title": title}, status=201)
     with ThreadPoolExecutor() as pool:
         with lock(direct):
             read, *writes = (pool.submit(ask, direct, row, task) for row in (LIST, create, TOGGLE))
-            assert wait_until(lambda: waiting(direct) == 3, 3)
+            assert wait_until(lambda: waiting(direct) == 3)
             direct.proxy.cut()
             for write in writes:
                 assert is_refused(write.result(), "outcome_unknown")
-            assert wait_until(lambda: waiting(direct) == 4, 3)  # the read, once more
+            assert wait_until(lambda: waiting(direct) == 4)  # the read, once more
         assert read.result().status == 200
-    # The server knew nothing of the cut: what it was asked, it has done, and once.
+    # The server did not notice, and executed each statement once.
     assert wait_until(lambda: waiting(direct) == 0)
     assert completions(direct, title, task) == ([False], [True])
 
 
 def test_a_write_whose_session_was_ended_is_done_once(direct: LiveServer) -> None:
-    """A server that says why it ends a session has undone its statement: it is sent again."""
+    """The server says why it ends a session, and has rolled back: the statement is sent again."""
     task, title = ready(direct), str(uuid.uuid4())
     create = Row("create", "POST", TASKS, {"title": title}, status=201)
     with ThreadPoolExecutor() as pool:
         with lock(direct):
             writes = [pool.submit(ask, direct, row, task) for row in (create, TOGGLE)]
-            assert wait_until(lambda: waiting(direct) == 2, 3)
+            assert wait_until(lambda: waiting(direct) == 2)
             end_sessions(direct, "wait_event_type = 'Lock'")
-            assert wait_until(lambda: waiting(direct) == 2, 3)
+            assert wait_until(lambda: waiting(direct) == 2)
         assert [write.result().status for write in writes] == [201, 200]
     assert completions(direct, title, task) == ([False], [True])
 
@@ -224,14 +237,14 @@ def completions(server: LiveServer, title: str, task: Any) -> tuple[list[bool], 
 def kill_postgres(server: LiveServer, load: Load) -> None:
     server.postgres.kill()
     refused = load.statuses[503]
-    assert wait_until(lambda: load.statuses[503] > refused + THREADS, 10)
+    assert wait_until(lambda: load.statuses[503] > refused + THREADS)
     server.postgres.start()
 
 
 def kill_pgbouncer(server: LiveServer, load: Load) -> None:
     server.pgbouncer.kill()
     refused = load.statuses[503]
-    assert wait_until(lambda: load.statuses[503] > refused + THREADS, 10)
+    assert wait_until(lambda: load.statuses[503] > refused + THREADS)
     server.pgbouncer.start()
 
 
@@ -253,20 +266,21 @@ def end_sessions_often(server: LiveServer, load: Load) -> None:
     ids=["kill postgres", "end", "end pooled", "restart pgbouncer", "kill pgbouncer"],
     indirect=["server"],
 )
-def test_what_was_acknowledged_is_there_and_nothing_twice(
+def test_no_acknowledged_write_is_lost_or_done_twice(
     server: LiveServer, strike: Callable[[LiveServer, Load], None]
 ) -> None:
     ready(server)
-    workers = server.worker_pids()
+    workers, since = server.worker_pids(), len(server.log())
     many = 3000 if strike is kill_postgres else 500
     load = Load(server)
     with load.running():
         load.wait_for(many)
         strike(server, load)
         acknowledged = load.acknowledged.total()
-        assert wait_until(lambda: load.acknowledged.total() > acknowledged + many)
+        assert wait_until(lambda: load.acknowledged.total() > acknowledged + many, 120)
     load.verify()
-    assert load.slowest < IN_TIME
+    assert max(timeouts(server, since)) <= 1
+    assert load.broken == 0
     assert server.worker_pids() == workers
 
 
@@ -296,8 +310,8 @@ def lock_row(server: LiveServer) -> Any:
 
 
 def flood(server: LiveServer, hang: Any, *codes: str) -> None:
-    """With three times as many clients as threads, those in the second and third turn are
-    answered at once: all together take one time-out, and without a breaker it would be three."""
+    """Three times as many clients as threads: the first requests wait until their time is over,
+    and the breaker refuses the others at once."""
     ready(server)
     with Client(server) as client:
         task = client.create("locked")
@@ -310,16 +324,15 @@ def flood(server: LiveServer, hang: Any, *codes: str) -> None:
         return ask(server, Row("create", "POST", TASKS, {"title": titles[number]}), task)
 
     with hang(server):
-        began = time.monotonic()
+        since = len(server.log())
         answers = at_once(len(titles), write)
-        took = time.monotonic() - began
-        if hang is paused:  # new sessions are served, so it is back before the old ones go on
-            assert wait_until(lambda: serves(server), IN_TIME)
-    assert wait_until(lambda: serves(server), IN_TIME)
+        waits = timeouts(server, since)
+        if hang is paused:  # new sessions work, so the service recovers before the old ones do
+            assert wait_until(lambda: serves(server))
+    assert wait_until(lambda: serves(server))
     assert wait_until(lambda: waiting(server) == 0)
-    assert took < 2 * IN_TIME
-    assert any(answer.seconds > THRESHOLD for answer in answers)
-    # The first of the codes there is at least.
+    assert_few_waited(waits)
+    # The first of the codes occurs in any case.
     assert {codes[0]} <= {answer.code for answer in answers} - {""} <= set(codes)
     assert hang is paused or all(answer.code for answer in answers)
     held = {text for row in rows(server) for text in row[2:4]}
@@ -330,30 +343,44 @@ def flood(server: LiveServer, hang: Any, *codes: str) -> None:
             assert title not in held
 
 
+def assert_few_waited(waits: list[int]) -> None:
+    """One timeout for each thread and a few more: probes, and requests that a thread took before
+    the others had reported their timeouts. Without a breaker all would wait."""
+    assert len(waits) == 3 * THREADS
+    assert set(waits) == {0, 1}
+    assert sum(waits) < 2 * THREADS
+
+
 def flood_locked_file(server: LiveServer) -> None:
     task = ready(server)
     with closing(sqlite3.connect(server.database, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        began = time.monotonic()
+        since = len(server.log())
         answers = at_once(3 * THREADS, lambda _: ask(server, TOGGLE, task))
-        took = time.monotonic() - began
+        waits = timeouts(server, since)
     assert all(map(is_refused, answers))
-    assert took < 2 * IN_TIME
-    settle(server)
+    assert_few_waited(waits)
+    wait_for_closed_breakers(server)
     assert ask(server, Row("get", "GET", TASKS + "/{task}"), task).json() == task
 
 
 def lose_one_backend_after_all(server: LiveServer) -> None:
-    """A thread that finds its connection dead spares the others finding out about theirs."""
+    """Once a request has timed out on a dead connection, the other threads connect anew."""
     flood(server, paused, OPEN, UNDONE)
-    settle(server)
+    wait_for_closed_breakers(server)
+    with ThreadPoolExecutor(THREADS) as pool, lock(server):  # gives every thread a connection
+        asked = [pool.submit(ask, server, LIST, NO_TASK) for _ in range(THREADS)]
+        assert wait_until(lambda: waiting(server) == THREADS)
+    assert {future.result().status for future in asked} == {200}
+    since = len(server.log())
     with paused(server):
         assert is_refused(ask(server, LIST, NO_TASK))
-        assert wait_until(lambda: serves(server), IN_TIME)
+        assert wait_until(lambda: serves(server))
+    assert sum(timeouts(server, since)) == 1
 
 
 def lock_one_row(server: LiveServer) -> None:
-    """An operator's forgotten transaction on one task refuses nobody else."""
+    """A forgotten transaction on one task does not affect other users."""
     ready(server)
     with Client(server) as client:
         task = client.create("locked")
@@ -380,7 +407,7 @@ SLOW = "user_id <> '{}' OR pg_sleep(60) IS NULL"
 
 
 def search_endlessly(server: LiveServer) -> None:
-    """One owner's endless searches, staggered, refuse nobody else."""
+    """One user's endless searches do not affect other users."""
     ready(server)
     for sql in (
         f"CREATE POLICY slow ON tasks_task USING ({SLOW.format(BOB)}) WITH CHECK (true)",
@@ -394,7 +421,7 @@ def search_endlessly(server: LiveServer) -> None:
         searches = []
         for _ in range(3):
             searches.append(pool.submit(ask, server, search, NO_TASK))
-            time.sleep(0.3)  # not at once, or their waits would end together
+            time.sleep(0.3)  # their waits should not end together
         with Client(server) as client:
             while not all(future.done() for future in searches):
                 assert client.ask("GET", TASKS).status == 200
@@ -402,7 +429,7 @@ def search_endlessly(server: LiveServer) -> None:
             assert client.ask("GET", TASKS).status == 200
 
 
-# Each takes seconds of waiting, so all run at the same time, each on a service of its own.
+# Each takes seconds of waiting, so all run at the same time, with a service each.
 UNDONE, OPEN = "database_unavailable", "outcome_unknown"
 SCENARIOS: dict[str, tuple[dict[str, Any], Callable[[LiveServer], None]]] = {
     "table": ({}, lambda server: flood(server, lock, UNDONE)),
@@ -428,7 +455,7 @@ def outcomes(postgres: PostgreSQL, direct: LiveServer) -> dict[str, Future[None]
             scenario(stack.enter_context(open_live_server(**options)))
 
     with ThreadPoolExecutor() as pool:
-        return {name: pool.submit(play, name) for name in SCENARIOS}  # ended by now
+        return {name: pool.submit(play, name) for name in SCENARIOS}
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -497,12 +524,12 @@ def test_a_refusal_is_503_with_its_cause_in_the_log(
         return answers
 
     def execute(sql: str) -> None:
-        # From outside, since a database that is read-only would not let itself be altered.
+        # From another database: a read-only one cannot be altered from within.
         database = "postgres" if sql.startswith("ALTER") else direct.database
         direct.postgres.execute(sql.replace("{}", direct.database), database=database)
 
     execute(breaking)
-    end_sessions(direct)  # settings hold from the next session on
+    end_sessions(direct)  # settings apply to new sessions
     with ExitStack() as stack:
         stack.callback(execute, mending)
         if cause.startswith("canceling"):
@@ -510,7 +537,7 @@ def test_a_refusal_is_503_with_its_cause_in_the_log(
         answers = [each for some in at_once(THREADS, ask_all) for each in some]
     if cause.startswith("canceling"):
         end_sessions(direct)
-    with Client(direct) as client:  # back at once
+    with Client(direct) as client:  # the service recovers at once
         assert rows(direct) == before
         for _ in range(2 * THREADS):
             client.create()
@@ -519,14 +546,14 @@ def test_a_refusal_is_503_with_its_cause_in_the_log(
     log = map(json.loads, direct.log().splitlines())
     lines = {line["request_id"]: line for line in log if line["logger"] == "access"}
     assert {lines[request_id]["code"] for _, request_id, _ in answers} == {"database_unavailable"}
-    assert wait_until(lambda: cause in direct.log()[since:], 3)  # one line a second says why
+    assert wait_until(lambda: cause in direct.log()[since:])  # one line a second
 
 
 # In process -------------------------------------------------------------------------------------
 
 
 def fail_late(get_response: Any) -> Callable[[HttpRequest], HttpResponseBase]:
-    """A middleware that fails as the admin's does, when it cannot keep the session."""
+    """A middleware that fails after the view, like one that cannot save the session."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         get_response(request)
@@ -553,34 +580,32 @@ def test_a_deadline_ends_with_its_request(api: API) -> None:
 
 @pytest.fixture
 def deadline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """This thread is in a request, which has two seconds."""
-    monkeypatch.setattr(deadline_module, "REQUEST_TIMEOUT", 2.0)
+    """This thread is in a request that may take half a second."""
+    monkeypatch.setattr(deadline_module, "REQUEST_TIMEOUT", 0.5)
     start_deadline()
     yield
     end_deadline()
 
 
-def test_an_absent_name_server_does_not_outlast_the_request(
+def test_a_request_does_not_wait_longer_for_a_silent_name_server(
     deadline: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deadline_module, "REQUEST_TIMEOUT", 0.2)
-    start_deadline()
     answered = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait() and [])
     began = time.monotonic()
     with pytest.raises(psycopg.OperationalError, match=r"cannot resolve db\.example: no answer"):
-        Connection.connect(host="db.example", connect_timeout=10)
+        Connection.connect(host="db.example", connect_timeout=60)
     answered.set()
-    assert time.monotonic() - began < IN_TIME
+    assert time.monotonic() - began < 30
 
 
-def test_a_server_that_accepts_and_says_nothing_does_not_outlast_the_request(
+def test_a_request_does_not_wait_longer_for_a_server_that_accepts_and_is_silent(
     deadline: None,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         with pytest.raises(psycopg.errors.ConnectionTimeout):
             Connection.connect(
-                hostaddr="127.0.0.1", port=silent.getsockname()[1], connect_timeout=10
+                hostaddr="127.0.0.1", port=silent.getsockname()[1], connect_timeout=60
             )
-        assert time.monotonic() - began < IN_TIME
+        assert time.monotonic() - began < 30
