@@ -32,7 +32,7 @@ INCOMPLETE = 'Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"tit
 
 
 @contextmanager
-def open_metered_server(vendor: str = "postgresql", **environment: str) -> Iterator[LiveServer]:
+def open_metered_server(vendor: str = "postgresql", **environment: Any) -> Iterator[LiveServer]:
     """A live server whose metrics can be read: their port opens after that of the service."""
     environment["METRICS_PORT"] = str(free_port())
     with open_live_server(vendor, **environment) as server:
