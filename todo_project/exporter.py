@@ -11,6 +11,9 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
 from todo_project import env, settings
 
@@ -36,20 +39,24 @@ def remove_directory(owner: int = os.getpid()) -> None:
 
 
 def start() -> None:
-    threading.Thread(target=serve, daemon=True).start()
+    """Listen, as soon as the port is free: a former master may still have it.
 
-
-def serve() -> None:
-    """Listen as soon as the port is free: a former master may still have it."""
+    Not in a thread unless it has to wait: a worker that is forked during one of its imports would
+    wait for that module for ever.
+    """
     registry = CollectorRegistry()
     MultiProcessCollector(registry, directory)
-    reported = False
+    listen = partial(start_http_server, settings.METRICS_PORT, settings.METRICS_HOST, registry)
+    try:
+        listen()
+    except OSError as error:
+        logger.error("METRICS_PORT: %s", error)
+        threading.Thread(target=retry, args=[listen], daemon=True).start()
+
+
+def retry(listen: Callable[[], object]) -> None:
     while True:
-        try:
-            start_http_server(settings.METRICS_PORT, settings.METRICS_HOST, registry)
+        time.sleep(1)
+        with suppress(OSError):
+            listen()
             return
-        except OSError as error:
-            if not reported:
-                logger.error("METRICS_PORT: %s", error)
-            reported = True
-            time.sleep(1)
