@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
 
 import orjson
 from django.http import HttpRequest
-from rest_framework.exceptions import ValidationError
+from rest_framework.exceptions import ErrorDetail, ValidationError
 
 from tasks import cursors
 from tasks.models import Task, TaskJSON
@@ -106,7 +106,8 @@ class ListParameters:
             try:
                 values[name] = PARSERS[name](value)
             except ValidationError as error:
-                errors.append(field_error(name, "invalid", str(error.detail[0])))  # type: ignore[index]
+                (detail,) = cast("list[ErrorDetail]", error.detail)
+                errors.append(field_error(name, str(detail.code), str(detail)))
         if errors:
             raise Problem("invalid_parameter", errors=errors[:MAX_ERRORS])
         cursor = values.pop("cursor", None)

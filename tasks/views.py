@@ -101,8 +101,6 @@ class TaskViewSet(APIMixin, GenericViewSet[Task]):
         return self.request.path_info.lower()  # the UUID may be in either case
 
     def _body(self, request: Request) -> Any:
-        if not request.content_type and request.stream is not None:
-            raise Problem("unsupported_media_type", media_type="")
         if request.stream is None:
             raise Problem("parse_error", "A JSON body is required.")
         return request.data

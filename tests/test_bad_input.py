@@ -393,6 +393,11 @@ def test_it_rejects_malformed_chunks(live, path, body):
 
 
 @pytest.mark.live
+def test_an_unknown_url_comes_before_a_bad_body(live):
+    assert exchange(live, head("POST", "/nothing", JSON, CHUNKED), b"zz\r\n")[0] == 404
+
+
+@pytest.mark.live
 @pytest.mark.parametrize("name", ["SCRIPT_NAME", "PATH_INFO"])
 def test_headers_move_no_routes(live, name):
     assert exchange(live, head("GET", TASKS, f"{name}: /api"))[0] == 200

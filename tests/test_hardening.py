@@ -65,6 +65,13 @@ def test_it_warns_of_what_is_not_for_production(changes: dict[str, str], found: 
     assert found in output
 
 
+@pytest.mark.parametrize("range", ["bytes=0-3", "bytes=999999-", "bytes=5-2"])
+def test_the_range_of_a_static_file_is_ignored(db: None, range: str) -> None:
+    response = Client().get("/static/todo_project/docs.js", headers={"Range": range})
+    assert response.status_code == 200
+    assert len(response.getvalue()) == int(response["Content-Length"]) > 100
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_every_answer_has_the_security_headers(db: None, path: str) -> None:
     response = Client(headers=HTTPS).get(path)

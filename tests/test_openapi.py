@@ -28,8 +28,8 @@ OPERATIONS = {
     "updateTask": {200, 404, 412} | BODY,
     "completeTask": {200, 404, 412} | BODY,
     "deleteTask": {204, 400, 404, 412} | ALWAYS,
-    "getHealth": {200, 413, 500},
-    "getReadiness": {200, 413, 500, 503},
+    "getHealth": {200, 400, 413, 500},
+    "getReadiness": {200, 400, 413, 500, 503},
 }
 """The contract: every status of every operation."""
 

@@ -194,7 +194,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": (
         "A task service for many users, each of whom sees their own tasks alone. Every error is "
         "`application/problem+json` (RFC 9457). Every path answers the same with and without a "
-        "trailing slash, and to `HEAD` and `OPTIONS`."
+        "trailing slash, and answers `OPTIONS`; where there is `GET` there is `HEAD`."
     ),
     "LICENSE": {"name": "MIT", "identifier": "MIT"},
     "SERVERS": [{"url": "/", "description": "Where this document is from"}],

@@ -84,8 +84,9 @@ class RequestMiddleware:
 class InputMiddleware:
     """Checks host, path and body before any view, and starts the database's deadline.
 
-    Apart from RequestMiddleware, so that CorsMiddleware stands between them: a browser only shows
-    an error to a page of another origin if it has the CORS headers.
+    A class of its own, because CorsMiddleware must run between it and RequestMiddleware: a browser
+    only shows an error to a page of another origin if it has the CORS headers. Preflight requests
+    end there.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -98,8 +99,7 @@ class InputMiddleware:
                 request.get_host()
             except DisallowedHost:
                 return problems.response(Problem("invalid_host"))
-        if not read_body(request):
-            return problems.response(Problem("incomplete_body"))
+        request.body_problem = read_body(request)  # type: ignore[attr-defined]
         # Decoded it would be a separator here, and none in a proxy's rules for paths.
         if "%2f" in request.META.get("RAW_URI", "").partition("?")[0].lower():
             return problems.not_found(request)
@@ -111,45 +111,41 @@ class InputMiddleware:
 
     def process_view(self, request: HttpRequest, *args: Any) -> HttpResponseBase | None:
         """Django's hook between the URL resolver and the view: an unknown URL is 404 first."""
-        if request.body_too_large:  # type: ignore[attr-defined]
-            return problems.response(Problem("content_too_large"))
-        return None
+        problem: Problem | None = request.body_problem  # type: ignore[attr-defined]
+        return problems.response(problem) if problem else None
 
 
-def read_body(request: HttpRequest) -> bool:
-    """Read the body into memory and set `request.body_too_large`; False if it is incomplete.
+def read_body(request: HttpRequest) -> Problem | None:
+    """Read the body into memory. Returns what is wrong with it, if anything is.
 
     Django takes the length from Content-Length alone, so that it would see no body in a chunked
     request, and a *set* would become a *toggle*.
     """
-    request.body_too_large = False  # type: ignore[attr-defined]
     chunked = "HTTP_TRANSFER_ENCODING" in request.META
     length = request.META.get("CONTENT_LENGTH") or "0"
     if length == "0" and not chunked:
-        return True
-    if not chunked and int(length) > MAX_DISCARDED:
-        request.body_too_large = True  # type: ignore[attr-defined]
-        body = b""
-    else:
+        return None
+    body = b""
+    problem: Problem | None = Problem("content_too_large")
+    if chunked or int(length) <= MAX_DISCARDED:
         stream = request.META["wsgi.input"]
         expected = MAX_DISCARDED + 1 if chunked else int(length)
         try:
-            body = stream.read(min(expected, MAX_BODY + 1))
-            received = len(body)
+            data = stream.read(min(expected, MAX_BODY + 1))
+            received = len(data)
             while MAX_BODY < received < expected and (
                 more := stream.read(min(MAX_BODY, expected - received))
             ):
                 received += len(more)
+            if received < expected and not chunked:
+                problem = Problem("incomplete_body")
+            elif received <= MAX_BODY:
+                body, problem = data, None
         except Exception:  # of the server's own classes, for a bad chunk or trailer
-            return False
-        if not chunked and received < expected:
-            return False
-        if len(body) > MAX_BODY:
-            request.body_too_large = True  # type: ignore[attr-defined]
-            body = b""
+            problem = Problem("incomplete_body")
     request.META["CONTENT_LENGTH"] = str(len(body))
     request._stream = io.BytesIO(body)
-    return True
+    return problem
 
 
 class StaticMiddleware(WhiteNoiseMiddleware):
@@ -157,10 +153,11 @@ class StaticMiddleware(WhiteNoiseMiddleware):
 
     @staticmethod
     def serve(static_file: Any, request: HttpRequest) -> HttpResponseBase:
-        if request.body_too_large:  # type: ignore[attr-defined]
-            return problems.response(Problem("content_too_large"))
+        if request.body_problem:  # type: ignore[attr-defined]
+            return problems.response(request.body_problem)  # type: ignore[attr-defined]
         if request.method not in ("GET", "HEAD"):
             return problems.method_not_allowed("GET, HEAD")
+        request.META.pop("HTTP_RANGE", None)  # WhiteNoise's 416 would be no problem details
         return WhiteNoiseMiddleware.serve(static_file, request)
 
 

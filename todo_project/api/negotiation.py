@@ -41,7 +41,7 @@ class Negotiation(BaseContentNegotiation):
 
         best = max(renderers, key=preference)
         if preference(best)[0] == 0.0:
-            types = " or ".join(renderer.media_type for renderer in renderers)
+            types = " or ".join(dict.fromkeys(renderer.media_type for renderer in renderers))
             raise Problem("not_acceptable", media_types=types)
         return best, best.media_type
 

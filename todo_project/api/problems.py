@@ -62,7 +62,7 @@ def declare(status: int, **details: str) -> None:
 declare(
     400,
     bad_request="The request is malformed.",
-    incomplete_body="The body ended before its announced length.",
+    incomplete_body="The body is malformed, or ended before its announced length.",
     invalid_host="The Host header is not allowed.",
     malformed_id="{name} in the path is not a UUID.",
     parse_error="The body is not JSON, or exceeds its limits: {error}.",
