@@ -8,14 +8,6 @@ from todo_project.env import BASE_DIR
 SAMPLE_USER = "00000000-0000-4000-8000-000000000001"
 MANAGE = f"DEBUG=true {sys.executable.removeprefix(f'{BASE_DIR}/')} manage.py"
 
-BANNER = """
-  The API is ready. Try it in another terminal, in this folder:
-
-    {commands}
-
-  {url}/ leads to the documentation, the browsable API and the admin.
-"""
-
 
 def commands(url: str) -> list[str]:
     """Shell commands that create and list tasks with the present AUTH_MODE.
@@ -40,4 +32,11 @@ def commands(url: str) -> list[str]:
 
 def banner() -> str:
     url = f"http://127.0.0.1:{settings.PORT}"
-    return BANNER.format(commands="\n    ".join(commands(url)), url=url)
+    lines = "\n    ".join(commands(url))
+    return f"""
+  The API is ready. Try it in another terminal, in this folder:
+
+    {lines}
+
+  {url}/ leads to the documentation, the browsable API and the admin.
+"""
