@@ -36,17 +36,11 @@ State = tuple[bool, int, float]
 seconds until one more is."""
 
 
-def state(
-    limit: Limit,
-    acquired: bool,
-    previous_count: int,
-    previous_ttl: float,
-    current_count: int,
-    current_ttl: float,
-) -> State:
+def state(limit: Limit, acquired: bool, window: tuple[int, float, int, float]) -> State:
     """From a sliding window of `limits`: the current window's count, and the previous one's
     weighted by how much of it is among the last `limit.seconds`."""
     amount, seconds = limit
+    previous_count, previous_ttl, current_count, current_ttl = window
     # The current window becomes the previous one `seconds` before its counter expires.
     reset = current_ttl - seconds if current_count else seconds
     used: float = current_count
@@ -87,7 +81,7 @@ class ProcessCounters(MemoryStorage):
         states = []
         for limit in limits:
             acquired = super().acquire_sliding_window_entry(key, *limit)
-            states.append(state(limit, acquired, *super().get_sliding_window(key, limit.seconds)))
+            states.append(state(limit, acquired, super().get_sliding_window(key, limit.seconds)))
         return states
 
 
@@ -131,19 +125,12 @@ class SharedCounters(RedisStorage):
                     self._report(error)
                     self._connect()
             return []
-        return [
-            state(
-                limit,
-                bool(acquired),
-                int(previous_count or 0),
-                max(0, previous_ttl) / 1000,
-                int(current_count or 0),
-                max(0, current_ttl) / 1000,
-            )
-            for limit, acquired, (previous_count, previous_ttl, current_count, current_ttl) in zip(
-                limits, replies[::2], replies[1::2], strict=True
-            )
-        ]
+        states = []
+        for limit, acquired, window in zip(limits, replies[::2], replies[1::2], strict=True):
+            before, before_ttl, now, now_ttl = (max(0, int(value or 0)) for value in window)
+            counts = before, before_ttl / 1000, now, now_ttl / 1000
+            states.append(state(limit, bool(acquired), counts))
+        return states
 
     def _is_reachable_now(self) -> bool:
         """Connect when the first request comes: a thread would not survive gunicorn's fork."""
