@@ -93,12 +93,10 @@ class Connection(psycopg.Connection):
         A confirmed cancellation leaves the connection in use, and nothing done. Without one, as
         from a hung server, the connection is closed and the fate of a write is not known.
         """
-        if timeout is None:
-            timeout = remaining()
         usage.round_trips += 1
         began = time.monotonic()
         try:
-            return super().wait(gen, interval, timeout)
+            return super().wait(gen, interval, remaining() if timeout is None else timeout)
         except errors._WaitTimeout:
             with suppress(psycopg.Error):  # a server that cannot be asked may still have finished
                 self.cancel_safe(timeout=CANCEL_TIMEOUT)
