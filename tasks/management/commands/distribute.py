@@ -73,15 +73,12 @@ class Command(BaseCommand):
             raise CommandError("Only PostgreSQL with the Citus extension can be distributed.")
         if not self._query("SELECT 1 FROM pg_extension WHERE extname = 'citus'"):
             raise CommandError("The database has no Citus extension: run CREATE EXTENSION citus.")
-        nodes = [
-            group
-            for (group,) in self._query("SELECT groupid FROM pg_dist_node WHERE noderole='primary'")
-        ]
-        if not any(nodes):
+        nodes = self._query("SELECT groupid FROM pg_dist_node WHERE noderole = 'primary'")
+        if nodes in ([], [(0,)]):  # group 0 is the coordinator
             raise CommandError("The cluster has no workers: run SELECT citus_add_node(host, port).")
         if not self._query("SELECT 1 WHERE citus_is_coordinator()"):
             raise CommandError("This is a worker node: run the command on the coordinator.")
-        if 0 not in nodes:
+        if (0,) not in nodes:
             raise CommandError(
                 "The workers do not know their coordinator:"
                 " run SELECT citus_set_coordinator_host(host, port)."
