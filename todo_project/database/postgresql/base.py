@@ -216,7 +216,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
         """Raises `WrongEncoding`, or `Unavailable` by the circuit breaker."""
-        self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         breaker.connections.before_call()
         began = time.monotonic()
         try:

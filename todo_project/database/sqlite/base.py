@@ -13,10 +13,6 @@ PROGRESS_STEPS = 100_000
 search, and more than any other statement of the API runs."""
 
 
-def is_out_of_time() -> bool:
-    return remaining() == 0
-
-
 class Cursor(base.SQLiteCursorWrapper):
     """Counts statements; SQLite works in `execute` up to the first row, then row by row."""
 
@@ -40,7 +36,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_new_connection(self, conn_params: dict[str, Any]) -> sqlite3.Connection:
         connection: sqlite3.Connection = super().get_new_connection(conn_params)
         # Runs in the thread of the statement, whose deadline it is. True interrupts it.
-        connection.set_progress_handler(is_out_of_time, PROGRESS_STEPS)
+        connection.set_progress_handler(lambda: remaining() == 0, PROGRESS_STEPS)
         return connection
 
     def create_cursor(self, name: str | None = None) -> Cursor:
