@@ -60,8 +60,7 @@ class Search(NamedTuple):
     def parse(cls, text: str) -> "Search":
         first, *rest = text.split(maxsplit=1)
         words = "".join(rest)
-        id = parse_uuid(first)
-        if id is None:
+        if (id := parse_uuid(first)) is None:
             help = f"“{first}” is not an id. {HELP} Words of a title may follow the user's id."
             return cls(problem=help)
         if totals := Task.objects.owned_by(id).totals():
@@ -109,8 +108,7 @@ class TaskForm(forms.ModelForm):
 
 
 class AgeFilter(admin.SimpleListFilter):
-    title = "age"
-    parameter_name = "age"
+    title = parameter_name = "age"
     # Days; "-" is younger than.
     names = {
         "-1": "Less than a day",

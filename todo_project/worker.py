@@ -109,10 +109,7 @@ class Connection:
 
 
 class Response(wsgi.Response):
-    """Sends the headers together with the first part of the body, and no `Server` header.
-
-    `Date` is made once a second.
-    """
+    """Sends headers with the first part of the body, a `Date` made once a second, no `Server`."""
 
     headers_sent: bool
     upgrade: bool
@@ -373,10 +370,7 @@ class Worker(base.Worker):
 
 
 def with_plain_attributes(cfg: Any) -> Any:
-    """A copy of gunicorn's configuration that does not look each setting up by its name.
-
-    A request reads more than twenty.
-    """
+    """A copy that looks no setting up by its name: a request reads more than twenty."""
     plain = copy.copy(cfg)
     vars(plain).update((name, setting.get()) for name, setting in cfg.settings.items())
     return plain

@@ -148,8 +148,7 @@ open_url = build_opener(RefuseRedirects).open
 def download(url: str) -> bytes:
     """The body at a URL of http or https (settings.py checks that).
 
-    Raises OSError, also for a status that is no success, or ValueError for a body that is too
-    large.
+    Raises OSError, also for a status that is no success, or ValueError for a body too large.
     """
     expires = time.monotonic() + FETCH_TIMEOUT
     request = Request(url, headers={"Accept": "application/json"})  # noqa: S310

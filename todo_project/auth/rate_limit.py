@@ -37,8 +37,7 @@ class Limiter:
         )
 
     def hit(self, request: HttpRequest, key: str) -> None:
-        """Count the request and note the fields of its response. Raises Problem
-        (RFC 6585 section 4).
+        """Count the request, note the response's fields. Raises Problem (RFC 6585 section 4).
 
         Does nothing while the store is unavailable.
         """
