@@ -1,4 +1,4 @@
-"""The circuit breaker: who is refused, who is a probe, and what is learnt from it."""
+"""The circuit breaker: what opens it, what it refuses, and when a probe closes it."""
 
 import time
 
@@ -19,7 +19,7 @@ class ClockedBreaker(Breaker):
 
 @pytest.fixture
 def breaker(monkeypatch):
-    """A breaker of a process of eight threads, in a request, with time that the test tells."""
+    """The breaker of a process of eight threads, in a request, with a clock that the test sets."""
     made = ClockedBreaker(threads=8)
     start_deadline()
     monkeypatch.setattr(time, "monotonic", lambda: made.now)
@@ -37,7 +37,7 @@ def passes(breaker: Breaker) -> bool:
 
 
 def fail(breaker: ClockedBreaker, outcome: Outcome = Outcome.TIMED_OUT) -> None:
-    """A call that began a deadline ago ends."""
+    """End a call that began as long ago as a request may take."""
     breaker.record(breaker.now - deadline.REQUEST_TIMEOUT, outcome)
 
 
@@ -61,7 +61,7 @@ def test_probes_that_get_no_answer_leave_half_of_the_threads(breaker):
         breaker.now += 0.1
         if passes(breaker):
             lets_through.append(breaker.now)
-    assert len(lets_through) > 10  # and one that never reports does not keep it open
+    assert len(lets_through) > 10  # even if none of them ever ends
     waits = deadline.REQUEST_TIMEOUT + 1
     for at in lets_through:
         assert sum(at - waits < other <= at for other in lets_through) <= 4
@@ -86,7 +86,7 @@ def test_a_failure_does_not_open_it_while_others_are_served(breaker):
         assert passes(breaker)
 
 
-def test_cancellations_open_it_when_half_of_the_threads_have_one_in_a_row(breaker):
+def test_consecutive_cancellations_on_half_of_the_threads_open_it(breaker):
     for _ in range(2):
         for _ in range(3):
             fail(breaker, Outcome.CANCELLED)
@@ -102,7 +102,7 @@ def test_cancellations_open_it_when_half_of_the_threads_have_one_in_a_row(breake
     assert not passes(breaker)
 
 
-def test_a_single_cancellation_does_not_open_that_of_a_single_thread():
+def test_with_a_single_thread_a_single_cancellation_does_not_open_it():
     breaker = Breaker(threads=1)
     start_deadline()
     try:
@@ -122,11 +122,10 @@ def test_commands_are_not_refused(breaker):
 
 @pytest.fixture
 def statements(monkeypatch):
-    """The breaker of statements, new, which waits of 0.1 s open, in a request of 0.3 s."""
+    """A new breaker of statements; a wait of 0.1 s opens it."""
     made = Breaker(threads=1)
     monkeypatch.setattr(breaker_module, "statements", made)
     monkeypatch.setattr(breaker_module, "THRESHOLD", 0.1)
-    monkeypatch.setattr(deadline, "REQUEST_TIMEOUT", 0.3)
     yield made
     end_deadline()
 
@@ -139,14 +138,17 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("slow", [False, True])
-def test_a_statement_that_may_be_slow_does_not_open_it(transactional_db, statements, slow):
+def test_a_statement_that_may_be_slow_does_not_open_it(
+    transactional_db, statements, monkeypatch, slow
+):
+    monkeypatch.setattr(deadline, "REQUEST_TIMEOUT", 1.0)
     connection.ensure_connection()
     for _ in range(2):
         start_deadline()
         began = time.monotonic()
         with pytest.raises(OperationalError):
             run(ENDLESS[connection.vendor], (), read=True, slow=slow)
-        assert time.monotonic() - began < 3  # on SQLite, too, the statement ends with the request
+        assert time.monotonic() - began < 30  # the statement itself takes a minute or more
     assert passes(statements) is slow
     end_deadline()
     assert run("SELECT 1", (), read=True) == [(1,)]

@@ -1,8 +1,7 @@
-"""The application is plain WSGI: another server than gunicorn serves it as well."""
+"""The application is plain WSGI: granian serves it as well as gunicorn does."""
 
 import re
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.live
 
 
 class Granian(Gunicorn):
-    """As docs/performance.md has it."""
+    """As in docs/performance.md."""
 
     def start(self) -> None:
         command = [sys.executable, "-m", "granian", "--interface=wsgi", "--http=1", "--no-ws"]
@@ -77,6 +76,4 @@ def test_the_contract_holds_under_granian(client: Client, server: Granian) -> No
 def test_granian_ends_on_sigterm(server: Granian) -> None:
     with Client(server) as client:
         client.create()
-    began = time.monotonic()
     assert server.stop() == 0
-    assert time.monotonic() - began < 10

@@ -53,7 +53,7 @@ def test_a_migration_gives_up_behind_a_held_lock(via_pgbouncer: bool) -> None:
         environment = {"DATABASE_URL": server.environment["DATABASE_URL"]}
         with lock(server, "SELECT 1 FROM tasks_task"), ThreadPoolExecutor() as pool:
             migrating = pool.submit(run, "manage.py", "migrate", "tasks", "zero", **environment)
-            assert wait_until(lambda: waiting(server) == 1, 10)
+            assert wait_until(lambda: waiting(server) == 1)
             answer = client.ask("GET", f"{TASKS}/{task['id']}")
             done = migrating.result()
         assert (answer.status, answer.json()) == (200, task)

@@ -1,11 +1,11 @@
-"""The tests' own tools tell the truth: servers survive what is done to them, the proxy counts."""
+"""The tests' own tools: the servers restart after every kind of failure, and the proxy counts."""
 
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +75,17 @@ def test_a_paused_postgresql_hangs_until_resumed(own: PostgreSQL, postmaster: bo
         if postmaster:
             hung.append(new)
         else:
-            assert new.result(5) == [(2,)]
+            assert new.result(60) == [(2,)]
         for future in hung:
             with pytest.raises(TimeoutError):
                 future.result(0.3)
         own.resume()
         for future in hung:
-            future.result(5)
+            future.result(60)
 
 
 def test_postgresql_is_set_up_to_find_faults(postgres: PostgreSQL) -> None:
-    """It folds Unicode, its clock's zone is not the service's, and a commit is a commit."""
+    """ILIKE folds Unicode, the time zone is not UTC, and commits are synchronous."""
     assert postgres.execute(
         "SELECT 'ÄÖÉΣЖ' ILIKE 'äöéσж', current_setting('timezone'),"
         " current_setting('synchronous_commit'), current_setting('server_encoding')"
@@ -95,7 +95,7 @@ def test_postgresql_is_set_up_to_find_faults(postgres: PostgreSQL) -> None:
 def test_every_postgresql_of_this_machine_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(PostgreSQL()) as finder:
         found = dict(finder._working())
-        # The packaged build works at least from a copy, wherever the virtual environment lies.
+        # The packaged build works from a copy, if not from the virtual environment.
         assert any(finder.folder in folder.parents for folder in found)
         for folder, version in found.items():
             monkeypatch.setenv("POSTGRES_BIN", str(folder))
@@ -104,7 +104,7 @@ def test_every_postgresql_of_this_machine_serves(monkeypatch: pytest.MonkeyPatch
                 assert server.execute("SELECT split_part(version(), ' ', 2)") == [(version,)]
 
 
-def test_a_missing_postgresql_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_postgresql_is_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_BIN", "/nowhere")
     with pytest.raises(ServerError, match=r"POSTGRES_BIN \(looked in: /nowhere\)"):
         PostgreSQL()
@@ -126,8 +126,9 @@ def test_servers_and_their_files_end_with_a_killed_run(before: str) -> None:
         [sys.executable, "-c", run], cwd=PROJECT_ROOT, check=False, capture_output=True, text=True
     )
     pid, folder = done.stdout.split()
-    assert wait_until(lambda: not Path(folder).exists(), 10)
-    assert not psutil.pid_exists(int(pid)) or is_gone(psutil.Process(int(pid)))
+    assert wait_until(lambda: not Path(folder).exists())
+    with suppress(psutil.NoSuchProcess):
+        assert is_gone(psutil.Process(int(pid)))
 
 
 def in_pipeline(connection: Connection) -> None:
@@ -179,7 +180,7 @@ def test_the_proxy_counts_connections_and_their_start(postgres: PostgreSQL, prox
         assert (proxy.connections, proxy.round_trips) == (1, round_trips)
 
 
-def test_the_proxy_counts_bytes_and_forgets_on_reset(proxy: Proxy, connection: Connection) -> None:
+def test_the_proxy_counts_bytes_until_it_is_reset(proxy: Proxy, connection: Connection) -> None:
     connection.execute("SELECT length(%s), repeat('x', 1000)", ["x" * 2000])
     assert 2000 < proxy.bytes_sent < 2200
     assert 1000 < proxy.bytes_received < 1200
@@ -187,15 +188,15 @@ def test_the_proxy_counts_bytes_and_forgets_on_reset(proxy: Proxy, connection: C
     assert (proxy.bytes_sent, proxy.round_trips, proxy.statements) == (0, 0, [])
 
 
-def test_the_delay_is_latency_and_no_limit_of_throughput(
+def test_the_delay_is_latency_and_does_not_limit_throughput(
     proxy: Proxy, connection: Connection
 ) -> None:
-    proxy.delay = 0.05
+    proxy.delay = 0.25
     for work in (lambda: connection.execute("SELECT 1"), lambda: in_pipeline(connection)):
         began = time.perf_counter()
         work()
-        # Twenty waits in the pipeline would make two seconds.
-        assert 0.1 <= time.perf_counter() - began < 1
+        # With a wait for each statement the pipeline would take ten seconds.
+        assert 0.5 <= time.perf_counter() - began < 8
 
 
 def test_a_cut_breaks_open_connections_and_serves_new_ones(
@@ -214,10 +215,10 @@ def test_a_frozen_network_delivers_after_the_thaw(proxy: Proxy, connection: Conn
         with pytest.raises(TimeoutError):
             hung.result(0.3)
         proxy.thaw()
-        assert hung.result(5).fetchall() == [(1,)]
+        assert hung.result(60).fetchall() == [(1,)]
 
 
-def test_refusal_spares_open_connections(
+def test_a_proxy_that_refuses_connections_keeps_open_ones(
     postgres: PostgreSQL, proxy: Proxy, connection: Connection
 ) -> None:
     proxy.refuse()
