@@ -27,7 +27,7 @@ Behaviour = Callable[["Handler"], None]
 
 
 def claims(sub: Any = ALICE, **changes: Any) -> Json:
-    """A payload that holds for an hour, changed; a claim that is None is left out."""
+    """A payload valid for an hour, with changes; a claim that is None is left out."""
     now = int(time.time())
     payload = {"sub": sub, "iat": now, "exp": now + 3600, **changes}
     return {name: value for name, value in payload.items() if value is not None}
@@ -75,7 +75,7 @@ class Key:
         self.kid = kid or f"{algorithm}-{turn}"
 
     def jwk(self, **changes: Any) -> Json:
-        """The public half as the key set has it, changed; a member that is None is left out."""
+        """The public key as an entry of a key set, with changes; None leaves a member out."""
         public = get_default_algorithms()[self.algorithm].to_jwk(
             self.private.public_key(), as_dict=True
         )
@@ -84,7 +84,7 @@ class Key:
         return {name: value for name, value in entry.items() if value is not None}
 
     def sign(self, payload: Mapping[str, Any] | bytes | None = None, **header: Any) -> str:
-        """A token with these claims, or Alice's; `header` adds to its header or replaces."""
+        """A token with these claims, or Alice's; `header` changes its header."""
         if not isinstance(payload, bytes):
             payload = json.dumps(claims() if payload is None else payload).encode()
         return jwt.api_jws.encode(
@@ -96,7 +96,7 @@ class Handler(BaseHTTPRequestHandler):
     server: "Server"
 
     def do_GET(self) -> None:
-        self.server.issuer.fetches.append(time.monotonic())
+        self.server.issuer.fetches.append(self.path)
         # A client that has given up is no error of the issuer.
         with suppress(OSError):
             self.server.issuer.behave(self)
@@ -127,15 +127,15 @@ class Server(ThreadingHTTPServer):
 class Issuer:
     """Serves a key set at `url`.
 
-    `keys` may be changed at any time, and so may `behave`, which answers a request; `fetches` are
-    the times (`time.monotonic()`) at which the key set was asked for.
+    `keys` may be changed at any time, and so may `behave`, which answers a request. `fetches` has
+    the paths of the requests.
     """
 
     def __init__(self, *keys: Key) -> None:
         self.keys = [key.jwk() for key in keys]
         self.port = free_port()
         self.url = f"http://{HOST}:{self.port}/jwks"
-        self.fetches: list[float] = []
+        self.fetches: list[str] = []
         self.behave: Behaviour = serve
         self.ended = threading.Event()
         self._server: Server | None = None
@@ -185,7 +185,7 @@ def drip(handler: Handler) -> None:
 
 
 def drip_headers(handler: Handler) -> None:
-    """Never get to the body."""
+    """Never finish the headers."""
     handler.wfile.write(b"HTTP/1.0 200 OK\r\nX-Drip: ")
     while not handler.server.issuer.ended.wait(0.1):
         handler.wfile.write(b".")

@@ -1,12 +1,10 @@
 """The issuer's keys: fetched, cached, withdrawn, and kept while the issuer is unavailable."""
 
 import json
-import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any
 from uuid import uuid4
 
@@ -15,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from tests.client import API, TASKS
+from tests.client import API, TASKS, at_once
 from tests.database_plugin import open_live_server
 from tests.issuer import (
     Behaviour,
@@ -39,6 +37,13 @@ pytestmark = pytest.mark.live
 
 OLD, NEW = Key(), Key(turn=1)
 DAY = 86400
+
+
+@pytest.fixture(autouse=True)
+def long_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No timeout that a busy machine could reach."""
+    for name in ("MAX_WAIT", "SHORT_WAIT", "FETCH_TIMEOUT", "COOL_DOWN", "FIRST_COOL_DOWN"):
+        monkeypatch.setattr(jwks, name, 60)
 
 
 @pytest.fixture
@@ -66,8 +71,8 @@ def age(keys: KeySet, seconds: float) -> None:
 
 
 @pytest.fixture
-def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every fetch is due, and given up, soon."""
+def short_times(long_times: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key set is fetched soon, and a fetch soon times out."""
     for name, seconds in {
         "CACHE_TTL": 0,
         "COOL_DOWN": 0.05,
@@ -82,7 +87,7 @@ NEW_SET = json.dumps({"keys": [NEW.jwk()]}).encode()
 
 
 def redirect(handler: Handler) -> None:
-    """To where there is a key indeed."""
+    """To a URL that has the new key."""
     if handler.path == "/jwks":
         handler.answer(b"", 302, Location="/elsewhere")
     else:
@@ -93,7 +98,7 @@ def write_banner(handler: Handler) -> None:
     handler.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n")
 
 
-# None of these makes the new key known, or withdraws the old one.
+# None of these responses adds the new key or withdraws the old one.
 BROKEN: dict[str, Behaviour] = {
     "slow": serve_after(10),
     "garbage": serve_bytes(b"\xff{"),
@@ -119,7 +124,7 @@ BROKEN: dict[str, Behaviour] = {
 
 
 @pytest.mark.parametrize("how", [*BROKEN, "down"])
-def test_known_keys_go_on_while_the_issuer_fails(
+def test_known_keys_stay_valid_while_the_issuer_fails(
     issuer: Issuer, keys: KeySet, short_times: None, how: str
 ) -> None:
     age(keys, 3600)
@@ -133,13 +138,13 @@ def test_known_keys_go_on_while_the_issuer_fails(
         time.sleep(0.05)
     with pytest.raises(UnknownKeyError):
         keys.key(NEW.kid)
-    # The service comes back with the issuer, by itself.
+    # The service recovers by itself.
     if how == "down":
         issuer.start()
     else:
-        assert len(issuer.fetches) > before, "nobody asked the failing issuer"
+        assert wait_until(lambda: len(issuer.fetches) > before), "the issuer was not asked"
     issuer.behave, issuer.keys = serve, [NEW.jwk()]
-    assert wait_until(lambda: knows(keys, NEW), 10)
+    assert wait_until(lambda: knows(keys, NEW))
 
 
 def knows(keys: KeySet, key: Key) -> bool:
@@ -149,21 +154,11 @@ def knows(keys: KeySet, key: Key) -> bool:
         return False
 
 
-def test_a_new_key_is_accepted_at_once_by_all_and_costs_one_fetch(
-    issuer: Issuer, keys: KeySet
-) -> None:
+def test_a_new_key_is_accepted_by_all_threads_after_one_fetch(issuer: Issuer, keys: KeySet) -> None:
     issuer.keys.append(NEW.jwk())
     issuer.behave = serve_after(0.1)
     keys._next_fetch = 0
-    crowd = 16
-    start = threading.Barrier(crowd)
-
-    def ask(number: int) -> bool:
-        start.wait()
-        return knows(keys, NEW if number % 4 else OLD)
-
-    with ThreadPoolExecutor(crowd) as pool:
-        assert all(pool.map(ask, range(crowd)))
+    assert all(at_once(16, lambda number: knows(keys, NEW if number % 4 else OLD)))
     assert len(issuer.fetches) == 2
 
 
@@ -180,7 +175,7 @@ WITHDRAWN: dict[str, bytes] = {
 def test_a_withdrawn_key_is_refused_by_a_process_that_was_idle(
     issuer: Issuer, keys: KeySet, how: str, delay: float
 ) -> None:
-    """Not one request gets past, also while the issuer takes its time."""
+    """No request is accepted, also while the issuer is slow."""
 
     def behave(handler: Handler) -> None:
         issuer.ended.wait(delay)
@@ -188,21 +183,20 @@ def test_a_withdrawn_key_is_refused_by_a_process_that_was_idle(
 
     issuer.behave = behave
     age(keys, jwks.CACHE_TTL + 1)
-    with ThreadPoolExecutor(3) as pool:
-        assert not any(pool.map(lambda _: knows(keys, OLD), range(3)))
+    assert not any(at_once(3, lambda _: knows(keys, OLD)))
     assert len(issuer.fetches) == 2, "they wait for the same fetch"
     assert knows(keys, NEW) == (how == "replaced")
     assert not knows(keys, OLD)
 
 
-def test_an_empty_set_is_an_answer(issuer: Issuer, settings: Any, db: None) -> None:
+def test_an_empty_set_is_401(issuer: Issuer, settings: Any, db: None) -> None:
     """401 and not 503: the issuer has said that it has no such key."""
     issuer.keys = []
     use(issuer, settings)
     assert API(**bearer(OLD.sign())).get(TASKS, 401)["code"] == "invalid_token"
 
 
-def test_known_keys_outlive_an_issuer_that_is_away_for_a_limited_time(
+def test_known_keys_are_trusted_for_a_limited_time_while_the_issuer_is_unavailable(
     issuer: Issuer, settings: Any, db: None
 ) -> None:
     settings.JWT_JWKS_MAX_STALE = 3600
@@ -221,7 +215,7 @@ def test_known_keys_outlive_an_issuer_that_is_away_for_a_limited_time(
     api.get(TASKS)
 
 
-def test_a_max_stale_of_zero_still_leaves_the_cache(issuer: Issuer) -> None:
+def test_with_a_max_stale_of_zero_keys_are_still_cached(issuer: Issuer) -> None:
     keys = fetched(issuer.url, max_stale=0)
     issuer.stop()
     age(keys, jwks.CACHE_TTL - 10)
@@ -231,38 +225,48 @@ def test_a_max_stale_of_zero_still_leaves_the_cache(issuer: Issuer) -> None:
         keys.key(OLD.kid)
 
 
-def test_a_slow_fetch_leaves_one_thread_free(issuer: Issuer, keys: KeySet) -> None:
-    """Four threads; all have a known key whose set is too old, and the issuer is slow."""
-    issuer.behave = serve_after(10)
+def test_a_slow_fetch_leaves_one_thread_free(
+    issuer: Issuer, keys: KeySet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four threads ask for a known key, the set is too old, and the issuer does not answer."""
+    monkeypatch.setattr(jwks, "SHORT_WAIT", 0.25)
+    issuer.behave = serve_after(60)
     age(keys, 3600)
-    began = time.monotonic()
-
-    def ask(_: int) -> float:
-        assert knows(keys, OLD)
-        return time.monotonic() - began
-
     with ThreadPoolExecutor(4) as pool:
-        took = sorted(pool.map(ask, range(4)))
-    assert took[0] < jwks.MAX_WAIT <= took[1]
-    assert took[3] < jwks.FETCH_TIMEOUT
-    # Once its time is over nobody waits for that fetch.
-    began = time.monotonic()
-    assert knows(keys, OLD)
-    assert time.monotonic() - began < jwks.SHORT_WAIT
+        asked = [pool.submit(knows, keys, OLD) for _ in range(4)]
+        assert wait_until(lambda: any(future.done() for future in asked))
+        assert [future.done() for future in asked].count(True) == 1
+        issuer.ended.set()
+        assert all(future.result() for future in asked)
     assert len(issuer.fetches) == 2
 
 
-def test_the_answer_of_a_fetch_that_was_left_does_not_count(
+@pytest.mark.parametrize("key", [OLD, NEW], ids=["known", "unknown"])
+def test_no_request_waits_until_a_slow_fetch_times_out(
+    issuer: Issuer, keys: KeySet, monkeypatch: pytest.MonkeyPatch, key: Key
+) -> None:
+    monkeypatch.setattr(jwks, "MAX_WAIT", 0.3)
+    issuer.behave = serve_after(60)
+    age(keys, 3600)
+    began = time.monotonic()
+    assert set(at_once(3, lambda _: knows(keys, key))) == {key is OLD}
+    for _ in range(100):  # these do not wait at all
+        assert knows(keys, key) == (key is OLD)
+    assert time.monotonic() - began < 25
+    assert wait_until(lambda: len(issuer.fetches) == 2)
+
+
+def test_the_response_to_an_abandoned_fetch_is_ignored(
     issuer: Issuer, keys: KeySet, short_times: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else an old set could bring a withdrawn key back."""
+    """It could bring a withdrawn key back."""
     release = threading.Event()
 
     def late(handler: Handler) -> None:
-        release.wait(10)
+        release.wait(60)
         handler.answer(json.dumps({"keys": [OLD.jwk()]}).encode())
 
-    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 10)
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 20)
     threads = threading.active_count()
     issuer.behave = late
     age(keys, 3600)
@@ -294,42 +298,23 @@ def test_a_flood_of_unknown_kids_is_one_fetch_per_cool_down(
 ) -> None:
     monkeypatch.setattr(jwks, "COOL_DOWN", 0.25)
     keys._next_fetch = 0
-    ends = time.monotonic() + 1
+    began = time.monotonic()
 
     def flood(_: int) -> int:
         asked = 0
-        while time.monotonic() < ends:
+        while time.monotonic() < began + 1:
             with pytest.raises(UnknownKeyError):
                 keys.key(str(uuid4()))
             asked += 1
         return asked
 
-    with ThreadPoolExecutor(8) as pool:
-        asked = sum(pool.map(flood, range(8)))
-    assert asked > 500
-    pauses = [after - before for before, after in pairwise(issuer.fetches[1:])]
-    assert pauses, "no fetch at all"
-    assert min(pauses) >= 0.25
+    asked = sum(at_once(8, flood))
+    fetches = len(issuer.fetches) - 1
+    assert 1 <= fetches <= (time.monotonic() - began) / 0.25 + 1
+    assert asked > 10 * fetches
 
 
-def test_an_unknown_kid_is_unknown_while_the_issuer_is_slow(issuer: Issuer, keys: KeySet) -> None:
-    issuer.behave = serve_after(10)
-    keys._next_fetch = 0
-    began = time.perf_counter()
-    with ThreadPoolExecutor(4) as pool:
-        took = []
-        for future in [pool.submit(knows, keys, NEW) for _ in range(4)]:
-            assert not future.result()
-            took.append(time.perf_counter() - began)
-        while time.perf_counter() < began + jwks.MAX_WAIT:
-            time.sleep(0.01)
-        began = time.perf_counter()
-        assert not pool.submit(knows, keys, NEW).result()
-    assert max(took) < 2, "a request waited longer than a second"
-    assert time.perf_counter() - began < 0.5, "and later ones do not wait at all"
-
-
-def test_without_any_key_ever_it_is_the_services_fault_until_the_issuer_is_there(
+def test_without_any_key_it_is_503_until_the_issuer_is_available(
     short_times: None, settings: Any, db: None
 ) -> None:
     issuer = Issuer(OLD)
@@ -337,11 +322,11 @@ def test_without_any_key_ever_it_is_the_services_fault_until_the_issuer_is_there
     api = API(**bearer(OLD.sign()))
     assert api.get(TASKS, 503)["code"] == "issuer_unavailable"
     assert api.last["Retry-After"] == "2"
-    # What no key could mend is the client's fault even so.
+    # Without a well-formed token it is the client's fault all the same.
     assert API(**bearer("garbage")).get(TASKS, 401)["code"] == "invalid_token"
     assert API().get(TASKS, 401)["code"] == "not_authenticated"
     with issuer:
-        assert wait_until(lambda: api.client.get(TASKS).status_code == 200, 10)
+        assert wait_until(lambda: api.client.get(TASKS).status_code == 200)
 
 
 def use(issuer: Issuer, settings: Any) -> None:
@@ -382,7 +367,7 @@ UNUSABLE: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("why", UNUSABLE)
-def test_it_ignores_a_key_that_is_not_fit_to_verify_and_takes_the_rest(why: str) -> None:
+def test_a_key_that_is_unsuitable_is_ignored(why: str) -> None:
     document = json.dumps({"keys": [UNUSABLE[why](), OLD.jwk()]}).encode()
     assert list(jwks.parse(document)) == [OLD.kid]
 
@@ -399,18 +384,17 @@ def test_it_ignores_a_key_that_is_not_fit_to_verify_and_takes_the_rest(why: str)
         (OLD.jwk(alg="Ed25519"), ["EdDSA"]),  # RFC 9864
     ],
 )
-def test_the_key_says_which_algorithms_it_verifies(
+def test_the_key_decides_which_algorithms_it_verifies(
     jwk: dict[str, Any], algorithms: list[str]
 ) -> None:
     [key] = jwks.parse(json.dumps({"keys": [jwk]}).encode()).values()
     assert key.algorithms == algorithms
 
 
-def test_an_issuer_down_or_slow_is_not_its_users_trouble() -> None:
-    """Two processes of four threads each; keys and locks are each process's own.
+def test_an_issuer_that_is_down_or_slow_does_not_affect_known_users() -> None:
+    """With two processes of four threads, each process with a key set of its own.
 
-    Measured on two busy cores: known users p50 0.009 s, p99 0.05 s, slowest 0.36 s, while eight
-    clients flood both with unknown keys and the issuer takes ten seconds.
+    Eight clients flood them with unknown keys, and the issuer takes ten seconds.
     """
     issuer = Issuer(OLD)
     with (
@@ -421,12 +405,12 @@ def test_an_issuer_down_or_slow_is_not_its_users_trouble() -> None:
         known, unknown = bearer(OLD.sign()), bearer(NEW.sign())
 
         def status(headers: dict[str, str]) -> int:
-            # A connection each, so that both processes are met.
+            # Each on a connection of its own, so that both processes get some.
             with Client(server) as client:
                 return client.ask("GET", TASKS, headers=headers).status
 
         issuer.stop()
-        answer = httpx.get(server.base_url + TASKS, headers=known, timeout=15)
+        answer = httpx.get(server.base_url + TASKS, headers=known, timeout=60)
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
         assert answer.json()["code"] == "issuer_unavailable"
         issuer.start()
@@ -440,10 +424,11 @@ def test_an_issuer_down_or_slow_is_not_its_users_trouble() -> None:
         issuer.start()
 
         issuer.behave = serve_after(10)
+        began = time.monotonic()
         ended = threading.Event()
 
         def flood(_: int) -> set[int]:
-            with httpx.Client(base_url=server.base_url, headers=unknown, timeout=15) as client:
+            with httpx.Client(base_url=server.base_url, headers=unknown, timeout=60) as client:
                 seen = set()
                 while not ended.is_set():
                     seen.add(client.get(TASKS).status_code)
@@ -451,23 +436,24 @@ def test_an_issuer_down_or_slow_is_not_its_users_trouble() -> None:
 
         def measure(_: int) -> list[float]:
             took = []
-            with httpx.Client(base_url=server.base_url, headers=known, timeout=15) as client:
+            with httpx.Client(base_url=server.base_url, headers=known, timeout=60) as client:
                 while not ended.is_set():
-                    began = time.perf_counter()
+                    started = time.perf_counter()
                     assert client.get(TASKS).status_code == 200
-                    took.append(time.perf_counter() - began)
+                    took.append(time.perf_counter() - started)
             return took
 
         floods = [pool.submit(flood, number) for number in range(8)]
         measures = [pool.submit(measure, number) for number in range(4)]
-        # From before both processes begin to ask the slow issuer to well after.
-        asked = wait_until(lambda: len(issuer.fetches) == 4, 15)
+        # From before both processes ask the slow issuer to well after.
+        asked = wait_until(lambda: len(issuer.fetches) >= 4)
         time.sleep(2)
         ended.set()
         assert asked, f"{len(issuer.fetches)} fetches"
         assert set().union(*(future.result() for future in floods)) == {401}
         took = [seconds for future in measures for seconds in future.result()]
-        p99 = statistics.quantiles(took, n=100)[-1]
-        assert p99 < 2, f"p99 of {len(took)} known users: {p99:.3f} s with an issuer of 10 s"
-        assert max(took) < 5, f"slowest of {len(took)} known users: {max(took):.3f} s"
-        assert len(issuer.fetches) == 4
+        # Those that wait for the issuer do so for 1 s, and hold no thread that a known user needs.
+        waited = [seconds for seconds in took if seconds > 2]
+        assert len(waited) <= len(took) / 100, f"{len(waited)} of {len(took)} known users waited"
+        fetches = len(issuer.fetches) - 2  # those of two processes, with a pause after each
+        assert fetches <= 2 * (1 + (time.monotonic() - began) / 5)
