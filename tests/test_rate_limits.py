@@ -1,4 +1,7 @@
-"""RATE_LIMIT: per owner, and per client address for what fails to authenticate."""
+"""RATE_LIMIT: per owner, and per client address for requests that fail to authenticate.
+
+Limits are mostly per hour, so that hardly ever a window ends during a test.
+"""
 
 import re
 import threading
@@ -32,7 +35,7 @@ def tasks(owner: str = ALICE) -> str:
 
 
 def serve(**environment: str) -> Any:
-    """The service with one process, so that nothing is divided."""
+    """The service with one process, so that the limit is not divided."""
     options: Any = {"WEB_CONCURRENCY": "1", **environment}
     return open_live_server(vendor="sqlite", **options)
 
@@ -45,22 +48,22 @@ def redis() -> Iterator[Redis]:
 
 
 def answer(server: LiveServer) -> Answer:
-    """To a request on a connection of its own, which any of the processes may accept."""
+    """The answer to a request on a new connection, which any of the processes may accept."""
     with Client(server) as client:
         return client.ask("GET", tasks())
 
 
 def quota(response: httpx.Response) -> list[int]:
-    """What is left of each limit."""
+    """The number of requests left within each limit."""
     return [int(left) for left in re.findall(r";r=(\d+)", response.headers["RateLimit"])]
 
 
-def test_a_limit_is_told_with_every_answer_and_kept() -> None:
+def test_every_answer_shows_the_limits_which_are_enforced() -> None:
     with (
-        serve(**JWT, RATE_LIMIT="6/minute;1000/day") as server,
+        serve(**JWT, RATE_LIMIT="6/hour;1000/day") as server,
         httpx.Client(base_url=server.base_url, headers=bearer(by_secret())) as client,
     ):
-        # Neither a probe nor a request that is refused before it is anybody's counts.
+        # Neither a probe nor a request that is refused before its owner is known counts.
         for path, status in (("/healthz", 200), ("/api/docs", 200), ("/nothing", 404)):
             answer = client.get(path)
             assert (answer.status_code, "RateLimit" in answer.headers) == (status, False)
@@ -81,19 +84,19 @@ def test_a_limit_is_told_with_every_answer_and_kept() -> None:
         ]
         for answer in answers:
             assert answer.headers["RateLimit-Policy"] == (
-                '"requests-60s";q=6;w=60, "requests-86400s";q=1000;w=86400'
+                '"requests-3600s";q=6;w=3600, "requests-86400s";q=1000;w=86400'
             )
             assert re.fullmatch(
-                r'"requests-60s";r=\d;t=\d+, "requests-86400s";r=\d+;t=\d+',
+                r'"requests-3600s";r=\d;t=\d+, "requests-86400s";r=\d+;t=\d+',
                 answer.headers["RateLimit"],
             )
 
         refused = client.get(tasks())
         assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
         assert refused.headers["Content-Type"] == "application/problem+json"
-        assert 1 <= int(refused.headers["Retry-After"]) <= 60
+        assert 1 <= int(refused.headers["Retry-After"]) <= 3600
         assert quota(refused)[0] == 0
-        # After 401, 400 for an id and 403; before 405.
+        # 401, 400 for an id and 403 come before it, 405 after it.
         assert client.get(tasks(), headers=bearer("x")).status_code == 401
         assert client.get(tasks(BOB)).status_code == 403
         assert client.delete(tasks()).status_code == 429
@@ -101,7 +104,7 @@ def test_a_limit_is_told_with_every_answer_and_kept() -> None:
         assert client.get(tasks(BOB), headers=bearer(by_secret(BOB))).status_code == 200
 
 
-def test_the_wait_in_retry_after_is_long_enough() -> None:
+def test_after_retry_after_a_request_is_accepted() -> None:
     with (
         serve(RATE_LIMIT="3/second") as server,
         httpx.Client(base_url=server.base_url) as client,
@@ -113,8 +116,8 @@ def test_the_wait_in_retry_after_is_long_enough() -> None:
             assert client.get(tasks()).status_code == 200
 
 
-def test_without_authentication_the_limit_is_the_client_addresss() -> None:
-    with serve(RATE_LIMIT="2/minute", TRUSTED_PROXIES="1") as server:
+def test_without_authentication_the_limit_is_per_client_address() -> None:
+    with serve(RATE_LIMIT="2/hour", TRUSTED_PROXIES="1") as server:
 
         def statuses(address: str) -> list[int]:
             headers = {"X-Forwarded-For": f"198.51.100.9, {address}"}
@@ -127,21 +130,21 @@ def test_without_authentication_the_limit_is_the_client_addresss() -> None:
 
 def test_a_client_address_may_fail_to_authenticate_a_tenth_as_often() -> None:
     with (
-        serve(**JWT, RATE_LIMIT="30/minute;500/day") as server,
+        serve(**JWT, RATE_LIMIT="30/hour;500/day") as server,
         httpx.Client(base_url=server.base_url) as client,
     ):
         headers = [{}, bearer("garbage"), bearer(by_secret(exp=1)), {}, bearer("garbage")]
         answers = [client.get(tasks(), headers=header) for header in headers]
         assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
         assert [quota(answer) for answer in answers] == [[2], [1], [0], [0], [0]]
-        assert answers[0].headers["RateLimit-Policy"] == '"failures-60s";q=3;w=60'
+        assert answers[0].headers["RateLimit-Policy"] == '"failures-3600s";q=3;w=3600'
         assert answers[3].json()["code"] == "rate_limited"
         assert answers[3].headers["Retry-After"]
-        # Those who share the address, and have a valid token, are not refused.
+        # A client at the same address with a valid token is not refused.
         assert client.get(tasks(), headers=bearer(by_secret())).status_code == 200
 
 
-def test_without_a_store_each_process_has_its_share_and_the_log_says_so() -> None:
+def test_without_a_store_each_process_allows_a_share_and_the_log_says_so() -> None:
     with serve(RATE_LIMIT="100/day", WEB_CONCURRENCY="2") as server:
         seen = Counter(answer(server).status for _ in range(250))
         assert set(seen) == {200, 429}
@@ -149,14 +152,14 @@ def test_without_a_store_each_process_has_its_share_and_the_log_says_so() -> Non
         assert server.log().count("RATE_LIMIT_STORAGE_URL is not set") == 1
 
 
-def test_a_limit_of_fewer_requests_than_processes_leaves_each_one() -> None:
+def test_each_process_allows_at_least_one_request() -> None:
     with serve(RATE_LIMIT="1/day", WEB_CONCURRENCY="2") as server:
         seen = Counter(answer(server).status for _ in range(40))
         assert 1 <= seen[200] <= 2
 
 
 def test_counters_in_memory_are_removed_without_a_thread_per_request() -> None:
-    """The library's own timer starts one that visits every counter."""
+    """The library's timer would start one for each request, and visit every counter."""
     counters = ProcessCounters()
     assert wait_until(lambda: not counters.timer.is_alive())
     threads = threading.active_count()
@@ -164,7 +167,7 @@ def test_counters_in_memory_are_removed_without_a_thread_per_request() -> None:
     for key in range(100):
         [(acquired, remaining, _)] = counters.count([second], str(key))
         assert (acquired, remaining) == (True, 9)
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads
     time.sleep(2)
     counters._next_sweep = 0
     counters.count([second], "new")
@@ -175,36 +178,38 @@ def test_counters_in_memory_are_removed_without_a_thread_per_request() -> None:
 
 
 def limited(client: httpx.Client) -> bool:
-    """Whether the store has counted a request: on a busy machine it may take more than 50 ms."""
+    """Whether the store has counted a request; on a busy machine it may take more than 50 ms."""
     return "RateLimit" in client.get(tasks()).headers
 
 
 def undisturbed(servers: list[LiveServer], measure: Callable[[], T]) -> T:
-    """The result of a measurement during which no process lost its store."""
+    """The result of a measurement during which the store always answered in time."""
 
     def losses() -> int:
         return sum(server.log().count("store is unavailable") for server in servers)
 
-    for _ in range(5):
-        before = losses()
+    for _ in range(10):
         for server in servers:
             with httpx.Client(base_url=server.base_url) as client:
                 assert wait_until(lambda: all(limited(client) for _ in range(10)))
+        before = losses()
         result = measure()
         if losses() == before:
             return result
     pytest.fail("the machine is too busy: the store took more than 50 ms each time")
 
 
-def flood(servers: list[LiveServer], requests: int, headers: dict[str, str]) -> Counter[int]:
-    """The statuses of so many requests, by eight clients that take turns at the servers."""
+def flood(
+    servers: list[LiveServer], requests: int, headers: dict[str, str], owner: str = ALICE
+) -> Counter[int]:
+    """The statuses of so many requests from eight clients, to each server in turn."""
 
     def send(number: int) -> Counter[int]:
         seen: Counter[int] = Counter()
         with httpx.Client(headers=headers, timeout=30) as client:
             for turn in range(requests // 8):
                 server = servers[(number + turn) % len(servers)]
-                seen[client.get(server.base_url + tasks()).status_code] += 1
+                seen[client.get(server.base_url + tasks(owner)).status_code] += 1
         return seen
 
     with ThreadPoolExecutor(8) as pool:
@@ -246,42 +251,24 @@ def test_a_request_costs_the_store_one_round_trip_whatever_the_limits(redis: Red
             assert undisturbed([server], measure) == (10, 0)
 
 
-def test_a_hostile_owner_leaves_another_ones_quota_alone(redis: Redis) -> None:
-    """Alice sends as fast as eight clients can, some fifty times her limit; Bob keeps to his."""
-    limit = {"RATE_LIMIT": "10/second", "RATE_LIMIT_STORAGE_URL": redis.url}
+def test_a_hostile_user_does_not_use_up_the_quota_of_another(redis: Redis) -> None:
+    """Alice sends requests as fast as eight clients can; Bob stays within the limit."""
+    limit = {"RATE_LIMIT": "100/hour", "RATE_LIMIT_STORAGE_URL": redis.url}
     with serve(**JWT, **limit, WEB_CONCURRENCY="2") as server:
-        ended = threading.Event()
 
-        def attack(_: int) -> Counter[int]:
-            seen: Counter[int] = Counter()
-            headers = bearer(by_secret())
-            with httpx.Client(base_url=server.base_url, headers=headers, timeout=30) as client:
-                while not ended.is_set():
-                    seen[client.get(tasks()).status_code] += 1
-            return seen
+        def measure() -> tuple[Counter[int], Counter[int]]:
+            alice, bob = str(uuid4()), str(uuid4())
+            with ThreadPoolExecutor(1) as pool:
+                attack = pool.submit(flood, [server], 800, bearer(by_secret(alice)), alice)
+                return flood([server], 80, bearer(by_secret(bob)), bob), attack.result()
 
-        with ThreadPoolExecutor(8) as pool:
-            began = time.monotonic()
-            attacks = [pool.submit(attack, number) for number in range(8)]
-            headers = bearer(by_secret(BOB))
-            with httpx.Client(base_url=server.base_url, headers=headers, timeout=30) as client:
-                answers = []
-                for _ in range(25):
-                    answers.append(client.get(tasks(BOB)))
-                    time.sleep(0.12)
-            ended.set()
-            seen = sum((future.result() for future in attacks), Counter())
-            seconds = time.monotonic() - began
-        assert {answer.status_code for answer in answers} == {200}
-        assert set(seen) == {200, 429}
-        assert seen[429] > seen[200]
-        assert seen[200] <= 10 * (seconds + 1)
+        assert undisturbed([server], measure) == ({200: 80}, {200: 100, 429: 700})
 
 
 @pytest.mark.parametrize(
     ("end", "back"), [(Redis.kill, Redis.start), (Redis.pause, Redis.resume)], ids=["kill", "hang"]
 )
-def test_a_store_that_goes_and_comes_back_under_load_costs_no_request(
+def test_no_request_fails_while_the_store_is_unavailable(
     redis: Redis, end: Callable[[Redis], None], back: Callable[[Redis], None]
 ) -> None:
     limit = {"RATE_LIMIT": "1000000/minute", "RATE_LIMIT_STORAGE_URL": redis.url}
@@ -298,30 +285,31 @@ def test_a_store_that_goes_and_comes_back_under_load_costs_no_request(
                 limited = limited + 1 if "RateLimit" in answered.headers else 0
             return seen
 
-        def lines(text: str) -> int:
-            return server.log().count(text)
+        def unavailable() -> int:
+            """The number of processes that have lost the store, if each says so once."""
+            log = server.log()
+            return log.count("store is unavailable") - log.count("store is available")
 
         with ThreadPoolExecutor(4) as pool:
             loads = [pool.submit(load, number) for number in range(4)]
-            assert wait_until(lambda: limited > 50)
-            for times in (1, 2):
+            assert wait_until(lambda: limited > 20)
+            for _ in range(2):
                 end(redis)
-                # Once per process, however many requests it costs.
-                assert wait_until(lambda: lines("store is unavailable") == 2 * times)  # noqa: B023
+                assert wait_until(lambda: unavailable() == 2)
                 assert wait_until(lambda: limited == 0)
+                assert unavailable() == 2
                 back(redis)
-                assert wait_until(lambda: lines("store is available") == 2 * times)  # noqa: B023
-                assert wait_until(lambda: limited > 50)
+                assert wait_until(lambda: unavailable() == 0)
+                assert wait_until(lambda: limited > 20)
             ended.set()
             seen = sum((future.result() for future in loads), Counter())
         assert set(seen) == {200}
-        assert lines("store is unavailable") == 4
         assert "Traceback" not in server.log()
 
 
 def test_no_request_waits_for_a_store_that_takes_more_than_50_ms(redis: Redis) -> None:
     with Proxy(redis.port) as proxy:
-        limit = {"RATE_LIMIT": "5/minute", "RATE_LIMIT_STORAGE_URL": proxy.url(redis.url)}
+        limit = {"RATE_LIMIT": "5/hour", "RATE_LIMIT_STORAGE_URL": proxy.url(redis.url)}
         with serve(**limit) as server, httpx.Client(base_url=server.base_url) as client:
             assert wait_until(lambda: limited(client))
             proxy.delay = 0.05
@@ -334,7 +322,7 @@ def test_no_request_waits_for_a_store_that_takes_more_than_50_ms(redis: Redis) -
 
 def test_it_starts_and_serves_without_its_store(redis: Redis) -> None:
     redis.kill()
-    limit = {"RATE_LIMIT": "5/minute", "RATE_LIMIT_STORAGE_URL": redis.url}
+    limit = {"RATE_LIMIT": "5/hour", "RATE_LIMIT_STORAGE_URL": redis.url}
     with serve(**limit) as server, httpx.Client(base_url=server.base_url) as client:
         assert {client.get(tasks()).status_code for _ in range(20)} == {200}
         redis.start()
