@@ -1,4 +1,4 @@
-"""A test client for the API: asserts the usual status of each verb and returns what came."""
+"""A test client for the API that asserts the usual status of each method."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -21,12 +21,12 @@ T = TypeVar("T")
 class API:
     """Talks JSON to the service, in process.
 
-    `get`, `post`, … return the decoded body (None for an empty one) and assert the status that
-    the verb usually has, or the one expected. Header names are given as in HTTP. `last` is the
-    whole response. A string or bytes as body goes out as it is.
+    `get`, `post`, … return the decoded body (None for an empty one) and assert the usual status of
+    the method, or `expected`. Header names are given as in HTTP. `last` is the whole response. A
+    string or bytes as body is sent unchanged.
     """
 
-    last: Any  # an HttpResponse, and what the test client adds
+    last: Any  # an HttpResponse with the test client's attributes
 
     def __init__(self, **headers: str) -> None:
         self.client = Client(headers={name.replace("_", "-"): v for name, v in headers.items()})
@@ -77,12 +77,12 @@ class API:
         return self.request("DELETE", path, None, expected, **options)
 
     def create(self, owner: str = ALICE, title: str = "Buy milk", **fields: Any) -> Json:
-        """A new task of an owner."""
+        """Create a task of an owner."""
         return self.post(f"/api/{owner}/tasks", {"title": title, **fields})
 
 
 def at_once(count: int, work: Callable[[int], T]) -> list[T]:
-    """The results, in order, of `work(0)`, `work(1)`, …: so many threads that begin together."""
+    """The results, in order, of `work(0)`, `work(1)`, …, in `count` threads that start together."""
     start = Barrier(count)
 
     def begin(number: int) -> T:

@@ -11,12 +11,12 @@ from tests.database_plugin import on_citus
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings_parallel_suffix() -> None:
-    """Under pytest-xdist each process has a server, or memory, of its own: no need for a suffix."""
+    """No suffix: under pytest-xdist each process has its own server or file."""
 
 
 @pytest.fixture(scope="session")
 def django_db_keepdb(django_db_keepdb) -> bool:
-    """Django finds the database with the cluster's nodes instead of making one without."""
+    """Django uses the database of the cluster; one that it creates would have no nodes."""
     return django_db_keepdb or on_citus()
 
 
@@ -29,13 +29,13 @@ def django_db_setup(django_db_setup, django_db_blocker) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def urls() -> None:
-    """The routes are those without DEBUG, also when the first test of the run sets it."""
+    """Load the routes without DEBUG, even if the first test of the run sets it."""
     import_module("todo_project.urls")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_settings() -> Iterator[None]:
-    """Each password otherwise takes a third of a second, and each client a look at all files."""
+    """Otherwise hashing a password takes 0.3 s, and each client lists all static files."""
     hashers = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     with override_settings(PASSWORD_HASHERS=hashers, WHITENOISE_AUTOREFRESH=True):
         yield
@@ -43,11 +43,11 @@ def quick_settings() -> Iterator[None]:
 
 @pytest.fixture
 def api(db) -> API:
-    """The service without authentication, as AUTH_MODE=none has it."""
+    """A client of the service with AUTH_MODE=none."""
     return API()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First the files that boot servers: they wait, and with pytest-xdist others fill the gaps."""
+    """Run files that start servers first: they wait, and with pytest-xdist others run meanwhile."""
     live = {item.path for item in items if item.get_closest_marker("live")}
     items.sort(key=lambda item: item.path not in live)

@@ -1,4 +1,4 @@
-"""pytest plugin: the database of the run, and the service itself on databases of its own.
+"""pytest plugin: the database of the run, and live servers with databases of their own.
 
 `TEST_DATABASE=postgresql` (default) runs the suite on a throw-away PostgreSQL,
 `TEST_DATABASE=sqlite` on a temporary file, and `TEST_DATABASE=citus` on a coordinator and two
@@ -55,7 +55,7 @@ def on_citus() -> bool:
 
 
 def require(found: object, name: str, package: str) -> None:
-    """Skip the test where a program is not `found`; under CI fail it."""
+    """Skip the test if a program is not `found`; under CI fail it."""
     if not found:
         reason = f"{name} is not installed (apt-get install {package})"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
@@ -79,7 +79,7 @@ def pytest_load_initial_conftests() -> Iterator[None]:
         raise pytest.UsageError(
             f"TEST_DATABASE must be postgresql, sqlite or citus, not {vendor!r}"
         )
-    # libpq reads PGSSLMODE, PGOPTIONS and the like; only the URL counts.
+    # libpq would read PGSSLMODE, PGOPTIONS and others.
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
     os.environ.update(ENVIRONMENT)
@@ -90,7 +90,7 @@ def pytest_load_initial_conftests() -> Iterator[None]:
             raise pytest.UsageError(str(error)) from None
     elif vendor == "citus":
         try:
-            # Named as Django names the tests' database; conftest.py distributes it.
+            # The name that Django gives the tests' database; conftest.py distributes it.
             _citus().create_database("test_postgres")
         except NotInstalled as error:
             sys.stderr.write(f"skipped: {error}\n")
@@ -119,12 +119,12 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> PostgreSQL:
-    """The PostgreSQL of the run; a run on SQLite starts one when a test asks for it."""
+    """The PostgreSQL of the run; with SQLite it starts when a test needs it."""
     return _postgres()
 
 
 def require_citus() -> Citus:
-    """The cluster of the run; skips the test where no PostgreSQL has the extension."""
+    """The cluster of the run; skips the test if no PostgreSQL has the extension."""
     try:
         return _citus()
     except NotInstalled as error:
@@ -142,9 +142,9 @@ class LiveServer(Gunicorn):
 
     # The database's name on `postgres`, or the path of the SQLite file.
     database: str
-    # Where the test itself finds the database, past proxy and PgBouncer.
+    # For the test itself, without proxy and PgBouncer.
     database_url: str
-    # Only where there is one:
+    # If there is one:
     postgres: PostgreSQL
     pgbouncer: PgBouncer
     proxy: Proxy
@@ -166,7 +166,7 @@ def _migrate(url: str) -> None:
     manage(url, "migrate", "--no-input", "--verbosity=0")
 
 
-# Migrating takes a second or two, a copy of what was migrated once some hundredths.
+# Migrating takes one or two seconds, copying a migrated database 0.05 s.
 @cache
 def _migrated_template(server: PostgreSQL) -> str:
     name = f"template_{next(_names)}"
@@ -198,11 +198,11 @@ def open_live_server(
     """Run the service until the block ends, on a fresh, migrated database.
 
     `vendor` is "postgresql", "sqlite" or "citus" (distributed over the run's cluster; the service
-    is on the coordinator). `via_pgbouncer` puts a PgBouncer of its own before the
-    database, `proxy` a proxy before either; both may be broken at will. To break PostgreSQL itself
-    bring your own as `postgres`: by default it is the run's. `user` is the service's role there,
-    a superuser unless told otherwise; PgBouncer knows no other. `environment` adds to or replaces
-    what the service gets: production's settings, two processes of four threads.
+    connects to the coordinator). `via_pgbouncer` adds a PgBouncer in front of the database, `proxy`
+    a proxy in front of both; a test may break them. A test that breaks PostgreSQL passes its own as
+    `postgres`; the default is that of the run. `user` is the service's role, by default a
+    superuser; PgBouncer has no other. `environment` changes the service's environment, which has
+    production's settings and two processes of four threads.
     """
     name = f"live_{next(_names)}"
     parts: dict[str, object] = {}
@@ -229,7 +229,7 @@ def open_live_server(
             shutil.copy(_migrated_file(), name)
             url = parts["database_url"] = f"sqlite:///{name}"
         else:
-            raise ValueError(f"no live server on {vendor!r} with what was asked for")
+            raise ValueError(f"no live server on {vendor!r} with these options")
         if proxy:
             between = stack.enter_context(Proxy(int(url.rpartition(":")[2].split("/")[0])))
             parts["proxy"] = between
@@ -244,7 +244,7 @@ def open_live_server(
 
 
 def check_log(log: str) -> None:
-    """Every line is a JSON object, and none holds what a client sent."""
+    """Check that every line is a JSON object, and that none contains what a client sent."""
     for line in log.splitlines():
         assert {"time", "level", "logger", "request_id"} <= json.loads(line).keys()
         # A token's first part, a query string, and the titles of many tests.
@@ -253,6 +253,6 @@ def check_log(log: str) -> None:
 
 @pytest.fixture
 def live_server_factory() -> Iterator[Callable[..., LiveServer]]:
-    """`open_live_server()` as a function; what it started ends with the test."""
+    """`open_live_server()` as a function; its servers end with the test."""
     with ExitStack() as stack:
         yield lambda *args, **kwargs: stack.enter_context(open_live_server(*args, **kwargs))

@@ -1,6 +1,6 @@
-"""An issuer of tokens: real keys of every algorithm, and a key set served on loopback.
+"""An issuer of tokens: keys of every algorithm, and a key set served on loopback.
 
-The server may be slowed, broken and stopped at any time, and counts what is fetched from it.
+The server may be slowed down, broken and stopped at any time, and counts its requests.
 """
 
 import base64
@@ -34,7 +34,7 @@ def claims(sub: Any = ALICE, **changes: Any) -> Json:
 
 
 def by_secret(sub: Any = ALICE, **changes: Any) -> str:
-    """A token signed with `SECRET`, whatever its claims: PyJWT's own encode would object."""
+    """A token signed with `SECRET`. PyJWT's own `encode` would refuse some claims."""
     return jwt.api_jws.encode(json.dumps(claims(sub, **changes)).encode(), SECRET, "HS256")
 
 
@@ -43,7 +43,7 @@ def bearer(token: str) -> dict[str, str]:
 
 
 def base64url(data: bytes | str | Json) -> str:
-    """A part of a token (RFC 7515 section 2) of bytes, text or JSON."""
+    """The base64url form (RFC 7515 section 2) of bytes, text or JSON."""
     if isinstance(data, dict):
         data = json.dumps(data)
     if isinstance(data, str):
@@ -65,7 +65,7 @@ def private_key(algorithm: str, size: int = 2048, turn: int = 0) -> Any:
 
 
 class Key:
-    """A signing key of the issuer. Those of one algorithm differ only by `turn`."""
+    """A signing key of the issuer; keys of one algorithm differ by `turn`."""
 
     def __init__(
         self, algorithm: str = "EdDSA", *, size: int = 2048, turn: int = 0, kid: str | None = None
@@ -97,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.issuer.fetches.append(self.path)
-        # A client that has given up is no error of the issuer.
+        # The client may have given up.
         with suppress(OSError):
             self.server.issuer.behave(self)
 
@@ -178,7 +178,7 @@ def serve_bytes(body: bytes, *args: Any, **headers: Any) -> Behaviour:
 
 
 def drip(handler: Handler) -> None:
-    """Never finish: a space every tenth of a second, which JSON may begin with."""
+    """Never finish the body: send a space, with which JSON may begin, every 0.1 s."""
     handler.answer(b"")
     while not handler.server.issuer.ended.wait(0.1):
         handler.wfile.write(b" ")

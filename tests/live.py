@@ -1,4 +1,4 @@
-"""Clients of a live service: one that asks, and a load of many that keep account."""
+"""Clients of a live service: one for single requests, and a load whose writes are checked."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Client:
         sent = dict(headers or {})
         data = None
         if body is not None:
-            # An iterator goes out in chunks.
+            # An iterator is sent in chunks.
             raw = isinstance(body, bytes | Iterator)
             data = body if raw else json.dumps(body).encode()
             sent.setdefault("Content-Type", "application/json")
@@ -87,10 +87,10 @@ class Client:
 
 
 class Row(NamedTuple):
-    """A request and what it comes to, for a task made just before it.
+    """A request about a new task, with the expected status and number of round trips.
 
-    In `path` and `headers`, `{task}` is that task's id, `{etag}` its tag, `{key}` the
-    Idempotency-Key with which it was made and `{new}` something never used before.
+    In `path` and `headers`, `{task}` is the task's id, `{etag}` its tag, `{key}` the
+    Idempotency-Key with which it was created and `{new}` a value never used before.
     """
 
     name: str
@@ -118,7 +118,7 @@ WHOLE = {"title": "Buy bread", "description": "rye", "is_completed": True}
 HOLDS = {"If-Match": "{etag}"}
 FAILS = {"If-Match": '"2000-01-01T00:00:00.000000Z"'}
 
-# What asks the database about tasks and gets its usual answer.
+# Requests that need the database, and succeed.
 OPERATIONS = [
     Row("list", "GET", TASKS),
     Row("list, all parameters", "GET", TASKS + "?search=milk&is_completed=false&limit=2"),
@@ -158,13 +158,13 @@ REFUSED = [
     Row("no such task to toggle", "PATCH", GONE + "/complete", status=404),
     Row("no such task to delete", "DELETE", GONE, status=404),
     Row("key reused", "POST", TASKS, WHOLE, {"Idempotency-Key": "{key}"}, 422),
-    # One more tells 412 from 404, and the current tag.
+    # A second round trip distinguishes 412 from 404 and gets the current tag.
     Row("replace, late", "PUT", TASK, WHOLE, FAILS, 412, 2),
     Row("update, late", "PATCH", TASK, MILK, FAILS, 412, 2),
     Row("toggle, late", "PATCH", TASK + "/complete", None, FAILS, 412, 2),
     Row("set, late", "PATCH", TASK + "/complete", {"is_completed": True}, FAILS, 412, 2),
     Row("delete, late", "DELETE", TASK, None, FAILS, 412, 2),
-    # What can be refused without the database is.
+    # These are refused without the database.
     Row("no such URL", "GET", "/api/nothing", status=404, round_trips=0),
     Row("bad user id", "GET", "/api/alice/tasks", status=400, round_trips=0),
     Row("bad task id", "GET", TASKS + "/1", status=400, round_trips=0),
@@ -183,7 +183,7 @@ REFUSED = [
 
 
 def routes(patterns: Iterable[URLPattern | URLResolver] | None = None) -> set[tuple[str, str]]:
-    """All of the URLconf but the admin, as (view's name, method), without HEAD and OPTIONS."""
+    """Every route except the admin's, as (name of the view, method), without HEAD and OPTIONS."""
     found: set[tuple[str, str]] = set()
     for pattern in get_resolver().url_patterns if patterns is None else patterns:
         if isinstance(pattern, URLPattern):
@@ -225,12 +225,12 @@ COUNT_CHANGES = [
 
 
 class Load:
-    """Clients that write without pause and keep account of what they were told.
+    """Clients that write without pause and record the outcome of each write.
 
-    Each round: a create, a create with a key that is sent again until it succeeds, a toggle of
-    the client's own task, and a replacement of it whose title and description must agree.
-    A write that was answered is *acknowledged*, or *refused* when the answer says that nothing was
-    done; any other is *open*. What a client of PostgreSQL is not told, a trigger counts: changes.
+    Each client repeats: a create, a create with a key that is sent again until it succeeds, a
+    toggle of its own task, and a replacement of that task with equal title and description.
+    A write is *acknowledged* by a success, *refused* if the answer says that nothing was done, and
+    otherwise *open*: it may have been done. A trigger counts the changes of each task.
     """
 
     def __init__(self, server: LiveServer, clients: int = 8) -> None:
@@ -249,7 +249,7 @@ class Load:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run until the block ends; raises what went wrong in a client."""
+        """Run until the block ends; raises the exception of a client."""
         with ThreadPoolExecutor(len(self._owners)) as pool:
             try:
                 futures = [pool.submit(self._work, owner) for owner in self._owners]
@@ -260,7 +260,7 @@ class Load:
                 future.result()
 
     def wait_for(self, count: int) -> None:
-        """Wait until so many more requests are answered."""
+        """Wait for so many more answers."""
         before = self.statuses.total()
         assert wait_until(lambda: self.statuses.total() > before + count, 120)
 
@@ -318,13 +318,14 @@ class Load:
                 self.refused[what] += 1
             else:
                 self.faults.append(f"{method}: {answer.status} {answer.body[:500]!r}")
-        time.sleep(0.01)  # or refusals would come by the thousand
+        time.sleep(0.01)  # to limit the number of refusals
         return None
 
     def verify(self, cut_off: bool = True) -> None:
-        """Compare the account with the database: nothing lost, nothing twice, nothing half.
+        """Compare the outcomes with the database: no write is lost, repeated or done in part.
 
-        Acknowledged is there, refused is not, open is or is not; unless `cut_off` it is not.
+        An acknowledged write was done and a refused one was not. An open one may have been done if
+        `cut_off`, and otherwise was not.
         """
         assert self.faults == []
         half = self._rows("SELECT title FROM {own} WHERE title <> description")

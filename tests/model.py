@@ -1,8 +1,7 @@
 """The contract for tasks (docs/api.md) as a plain Python model, without HTTP, SQL or concurrency.
 
-`Model.take(request, answer)` says what the contract makes of one request, and goes on to the state
-after it. What only the server can decide (ids, times, tags) is taken from its answer, once it is
-found to be what the contract promises.
+`Model.take(request, answer)` checks an answer and applies the request to the model's state.
+Values that only the server can choose (ids, times, tags) are taken from the answer once checked.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ READ_ONLY = ("id", "user_id", "created_at", "updated_at")
 
 
 class Brief:
-    """Shows only what is not as usual: a failing run prints many of these."""
+    """Shows only values that are not the default: a failure prints many requests."""
 
     def __repr__(self) -> str:
         return " ".join(f"{name}={value!r}" for name, value in vars(self).items() if value)
@@ -64,14 +63,14 @@ def demand(truth: bool, rule: str) -> None:
 
 class Model:
     def __init__(self) -> None:
-        # What these hold is never changed, only replaced, so that a copy need not be deep.
+        # Their values are replaced and never changed, so a shallow copy suffices.
         self.tasks: dict[TaskKey, Json] = {}
         self.tags: dict[TaskKey, tuple[str, ...]] = {}  # all so far, of deleted tasks as well
         self.keys: dict[tuple[str, str], tuple[Json, str]] = {}  # payload, id of the task
         self.pages: dict[Any, Any] = {}  # content by tag, and tag by content
 
     def take(self, request: Request, answer: Answer) -> None:
-        """Go on to the state after the request; `Forbidden` if it cannot be answered so."""
+        """Apply the request; raises `Forbidden` if the contract does not allow the answer."""
         expected = getattr(self, request.verb)(request, answer)
         demand(answer == expected, f"{request}\n  wants {expected}\n  got   {answer}")
 
@@ -91,7 +90,7 @@ class Model:
                 return end
         return None
 
-    # The operations: each returns the answer that the contract wants ------------------------
+    # The operations: each returns the expected answer ---------------------------------------
 
     def create(self, request: Request, answer: Answer) -> Answer:
         payload = valid(request.body, {"description": None, "is_completed": False})
@@ -109,7 +108,7 @@ class Model:
         demand(all(made["id"] != id for _, id in self.tags), "an id is new")
         demand(made["created_at"] == made["updated_at"], "a new task has not been changed")
         self.tasks[at] = {
-            **Task.resource.defaults,  # of fields that no request here sets
+            **Task.resource.defaults,  # of fields that no request sets
             **payload,
             "id": made["id"],
             "user_id": request.owner,
@@ -162,7 +161,7 @@ class Model:
         demand(self.pages.get((page, content), tag) == tag, "what is unchanged keeps its tag")
         if weakly_matches(request.if_none_match, tag):
             return Answer(304, tag=tag)
-        # Only now: of a page not shown, amid a race, more than one content can be meant.
+        # Not before: during a race the tag of a page not shown may be that of several contents.
         self.pages |= {(page, tag): content, (page, content): tag}
         return Answer(200, body, tag=tag, links=links)
 
@@ -198,7 +197,7 @@ class Model:
         return Answer(status, self.tasks[at], tag=self.tags[at][-1], location=path)
 
     def listed(self, owner: str, query: Mapping[str, str]) -> Tasks:
-        """All of a list, in its order."""
+        """All tasks of a list, in order."""
         tasks = [task for (of, _), task in self.tasks.items() if of == owner]
         if "is_completed" in query:
             tasks = [t for t in tasks if t["is_completed"] is (query["is_completed"] == "true")]
@@ -212,7 +211,7 @@ class Model:
 
 
 def valid(body: Any, defaults: Json | None, names: Sequence[str] = WRITABLE) -> Json | None:
-    """The values of a body, None if it is not valid. Without defaults all may be missing."""
+    """The values of a body, or None if it is invalid. Without `defaults` all are optional."""
     if not isinstance(body, dict) or set(body) - {*names, *READ_ONLY}:
         return None
     values = {**(defaults or {}), **{name: body[name] for name in names if name in body}}

@@ -1,11 +1,11 @@
-"""What test_schemathesis.py has schemathesis load: the requests that may be refused after all.
+"""Hooks for schemathesis: which well-formed requests may be refused.
 
-A document can say what a well-formed request is, not which tags, keys and cursors are good just
-now. So three refusals of well-formed requests are right, and no others:
+The OpenAPI document cannot say which tags, keys and cursors are valid at the moment. So three
+refusals of well-formed requests are right, and no others:
 
-- 412 on a precondition that was made up, or that another request has overtaken;
-- 422 on an `Idempotency-Key` that was used before, for another payload;
-- 400 on a cursor that the service did not make for this very list.
+- 412 for a precondition that was made up or is no longer true;
+- 422 for an `Idempotency-Key` that was used before, with another payload;
+- 400 for a cursor that the service did not make for this list.
 """
 
 import schemathesis
@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 def acceptance_but_for_three_refusals(
     ctx: CheckContext, response: Response, case: Case
 ) -> bool | None:
-    """schemathesis's own check, which is switched off under its own name."""
+    """schemathesis's own check, which is disabled under its own name."""
     return None if refused_rightly(response) else positive_data_acceptance(ctx, response, case)
 
 

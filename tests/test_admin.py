@@ -27,13 +27,13 @@ def admin(db, client):
 
 
 def rows(response):
-    """The titles of the list, in its order."""
+    """The titles in the list, in order."""
     found = re.findall(r'<th class="field-title"><a [^>]*>(.*?)</a>', response.content.decode())
     return [html.unescape(title) for title in found]
 
 
 def open_form(admin, task):
-    """What a browser would send of the form of a task."""
+    """The data that a browser sends from the form of a task."""
     page = admin.get(f"{LIST}{task['id']}/change/").content.decode()
     form = page.partition('id="task_form"')[2].partition("</form>")[0]
     data = {}
@@ -70,7 +70,7 @@ def test_it_asks_for_a_login(client, db):
     assert page.status_code == 200
 
 
-def test_staff_without_the_right_see_nothing(client, api):
+def test_staff_without_permission_see_nothing(client, api):
     api.create()
     client.force_login(User.objects.create(username="staff", is_staff=True))
     response = client.get(LIST)
@@ -129,7 +129,7 @@ def test_it_finds_by_id_in_full_and_by_words_within_one_user(admin, api):
         (f"{NOBODYS} fish", f"{NOBODYS} is the id of no task and of no user who has tasks."),
     ],
 )
-def test_a_search_that_cannot_be_served_says_what_can(admin, api, query, problem):
+def test_an_unsupported_search_says_what_is_supported(admin, api, query, problem):
     api.create(title="fish soup")
     response = admin.get(LIST, {"q": query})
     assert problem in response.content.decode()
@@ -151,7 +151,7 @@ def test_it_filters_by_completion_and_by_age(admin, api):
     assert found(admin, ALICE, age="x") == ["0", "3", "40", "400"]
 
 
-def test_the_numbers_of_the_user_stand_above_their_tasks(admin, api):
+def test_the_users_counts_are_shown_above_their_tasks(admin, api):
     first, second = api.create(), api.create(is_completed=True)
     Task.objects.filter(id=first["id"]).update(created_at=datetime(2026, 1, 2, 3, 4, 5, 6, UTC))
     for query in (ALICE, first["id"], f"{ALICE} nothing"):
@@ -161,13 +161,13 @@ def test_the_numbers_of_the_user_stand_above_their_tasks(admin, api):
         assert f"created 2026-01-02 03:04:05 UTC, the last {last} UTC." in page
 
 
-def test_a_task_leads_to_all_tasks_of_its_user(admin, api):
+def test_a_task_links_to_all_tasks_of_its_user(admin, api):
     task = api.create()
     page = admin.get(f"{LIST}{task['id']}/change/").content.decode()
     assert f'<a href="{LIST}?q={ALICE}">' in page
 
 
-def test_there_is_no_adding(admin, api):
+def test_tasks_cannot_be_added(admin, api):
     assert admin.get(LIST + "add/").status_code == 403
     data = {"title": "x", "user_id": ALICE}
     assert admin.post(LIST + "add/", data).status_code == 403
@@ -175,7 +175,7 @@ def test_there_is_no_adding(admin, api):
     assert not Task.objects.exists()
 
 
-def test_a_change_moves_updated_at_and_what_is_read_only_stays(admin, api):
+def test_a_change_sets_updated_at_and_no_read_only_field(admin, api):
     task = api.create(description=" 2 l\n")
     foreign = {"id": NOBODYS, "user_id": BOB, "created_at": "2000-01-01", "updated_at_0": "x"}
     assert save(admin, task, title="New", **foreign).status_code == 302
@@ -193,11 +193,11 @@ def test_a_change_moves_updated_at_and_what_is_read_only_stays(admin, api):
     "description", [None, "", " ", "two\nlines", "two\r\nlines", "two\rlines", "\n a \n", "é😀"]
 )
 @pytest.mark.parametrize("is_completed", [False, True])
-def test_an_unchanged_save_moves_nothing(admin, api, description, is_completed):
+def test_an_unchanged_save_keeps_updated_at(admin, api, description, is_completed):
     task = api.create(description=description, is_completed=is_completed)
     assert save(admin, task).status_code == 302
     assert api.get(f"{TASKS}/{task['id']}") == task
-    # What is changed besides leaves the description as it was, to the letter.
+    # Other changes keep the description exactly as it was.
     save(admin, task, title="New")
     assert api.get(f"{TASKS}/{task['id']}")["description"] == description
 
@@ -228,7 +228,7 @@ def test_updated_at_rises_past_a_time_in_the_future(admin, api):
         {"description": "😀" * 2001},
     ],
 )
-def test_the_rules_of_a_task_hold_here_too(admin, api, fields):
+def test_the_rules_for_tasks_apply_in_the_admin(admin, api, fields):
     task = api.create()
     response = save(admin, task, **fields)
     assert response.status_code == 200
@@ -263,7 +263,7 @@ def test_a_save_without_a_database_says_that_it_may_have_been_done(admin, api):
     assert (response.status_code, response.json()["code"]) == (503, "outcome_unknown")
 
 
-def test_ids_that_are_none_are_no_error(admin):
+def test_malformed_ids_are_no_error(admin):
     for id in ("1", "x", NOBODYS, "%00", "a" * 300):
         assert admin.get(f"{LIST}{id}/change/").status_code == 302
 
@@ -271,7 +271,7 @@ def test_ids_that_are_none_are_no_error(admin):
 # Saving against changes that a client makes while the form is open
 
 
-def test_what_a_client_changed_meanwhile_survives(admin, api):
+def test_changes_of_a_client_meanwhile_are_kept(admin, api):
     task = api.create(title="old", description="old")
     form = open_form(admin, task)
     api.patch(f"{TASKS}/{task['id']}", {"title": "client's", "description": None})
@@ -301,14 +301,14 @@ def test_a_conflict_is_refused_with_both_versions(admin, api, field, shown, clie
     assert html.escape(clients or "") in response.content.decode()
     assert api.get(f"{TASKS}/{task['id']}") == client_made
     assert not LogEntry.objects.exists()
-    # Having seen both, the operator may insist.
+    # Having seen both values, the operator may save again.
     again = dict(response.context["adminform"].form.data.items())
     assert submit(admin, task, again).status_code == 302
     new = api.get(f"{TASKS}/{task['id']}")
     assert (new[field], new["is_completed"]) == (operators, True)
 
 
-def test_a_conflict_stays_one_if_the_client_goes_on(admin, api):
+def test_a_conflict_is_found_again_after_another_change(admin, api):
     task = api.create(title="old")
     form = {**open_form(admin, task), "title": "operator's"}
     for clients in ("first", "second"):
@@ -326,13 +326,13 @@ def test_the_same_change_by_both_is_no_conflict(admin, api):
     assert api.get(f"{TASKS}/{task['id']}") == done
 
 
-def test_without_what_was_shown_nothing_is_overwritten(admin, api):
+def test_without_the_shown_values_nothing_is_overwritten(admin, api):
     task = api.create(title="old", is_completed=True)
     assert submit(admin, task, {"title": "operator's"}).status_code == 200
     assert api.get(TASKS) == [task]
 
 
-def test_a_task_deleted_meanwhile_is_not_made_anew(admin, api):
+def test_a_task_deleted_meanwhile_is_not_created_again(admin, api):
     task = api.create()
     form = {**open_form(admin, task), "title": "new"}
     api.delete(f"{TASKS}/{task['id']}")
@@ -352,7 +352,7 @@ def test_a_save_and_a_deletion_leave_log_entries_without_the_title(admin, api):
 
 
 def test_the_longest_task_can_be_saved_as_a_browser_encodes_it(admin, api):
-    """Its texts go out twice, and a body has 64 KiB at most."""
+    """A form has every text twice, and a body may have 64 KiB."""
     task = api.create(title="😀" * 255, description="😀" * 2000)
     form = urlencode({**open_form(admin, task), "title": "é" * 255})
     path = f"{LIST}{task['id']}/change/"

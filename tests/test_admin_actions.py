@@ -1,4 +1,4 @@
-"""/admin/: what operators do to many tasks of one user at once."""
+"""/admin/: actions on many tasks of one user."""
 
 import json
 import uuid
@@ -30,7 +30,7 @@ ERASE = f"{LIST}erase/{ALICE}/"
 
 
 def log_in(client: Client, *rights: str) -> Client:
-    """As staff with rights such as "view", or without any given as a superuser."""
+    """Staff with permissions such as "view"; without arguments a superuser."""
     user = User.objects.create(username="operator", is_staff=True, is_superuser=not rights)
     names = [f"{right}_task" for right in rights]
     user.user_permissions.set(Permission.objects.filter(codename__in=names))
@@ -44,7 +44,7 @@ def admin(db: None, client: Client) -> Client:
 
 
 def act(admin: Client, action: str, *ids: str, query: str = ALICE, **fields: str) -> Any:
-    """Select some tasks of a search, or with none all across its pages, and run an action."""
+    """Run an action on some tasks of a search, or without `ids` on all of its pages."""
     some = ids or [str(id) for id in Task.objects.values_list("id", flat=True)[:1]]
     form = {"action": action, "_selected_action": some, "index": "0", **fields}
     if not ids:
@@ -66,7 +66,7 @@ def completed() -> set[str]:
     return {str(id) for id in Task.objects.filter(is_completed=True).values_list("id", flat=True)}
 
 
-def test_djangos_own_deletion_of_many_is_gone(admin: Client, api: API) -> None:
+def test_djangos_action_that_deletes_many_is_removed(admin: Client, api: API) -> None:
     api.create()
     page = admin.get(LIST, {"q": ALICE}).content.decode()
     assert "delete_selected" not in page
@@ -108,7 +108,7 @@ def test_all_tasks_of_a_search_are_those_that_it_found(admin: Client, api: API) 
 
 
 @pytest.mark.parametrize("query", ["", "milk", BOB])
-def test_without_a_user_nothing_is_marked(admin: Client, api: API, query: str) -> None:
+def test_without_a_user_no_task_is_marked(admin: Client, api: API, query: str) -> None:
     task = api.create()
     act(admin, "mark_completed", query=query)
     act(admin, "mark_completed", task["id"], query=query)
@@ -125,7 +125,7 @@ def test_marking_keeps_the_rules_for_times_and_tags(admin: Client, api: API) -> 
     assert changed["updated_at"] > open_one["updated_at"]
     assert api.last["ETag"] == task_etag(changed) != task_etag(open_one)
     assert changed == {**open_one, "is_completed": True, "updated_at": changed["updated_at"]}
-    # What was so before has not changed.
+    # Tasks that were completed before have not changed.
     assert api.get(f"{TASKS}/{done['id']}") == done
     assert api.get(f"{TASKS}/{ahead['id']}")["updated_at"] == "2999-01-01T00:00:00.000001Z"
 
@@ -157,7 +157,7 @@ def test_the_export_is_what_the_api_returns_oldest_first(admin: Client, api: API
 
 
 def test_the_export_reads_a_page_at_a_time(admin: Client, django_assert_num_queries: Any) -> None:
-    """All have the same `created_at`, so the pages go on by id."""
+    """All have the same `created_at`, so the pages are ordered by id."""
     ids = make_tasks(2500)
     response = act(admin, "export")
     with django_assert_num_queries(4):  # the last finds none
@@ -217,7 +217,7 @@ def test_erasing_that_takes_too_long_goes_on_with_another_click(
         (["view", "delete"], ["export"], True),
     ],
 )
-def test_staff_see_and_do_what_they_have_the_right_to(
+def test_staff_may_do_what_they_have_permission_for(
     client: Client, api: API, rights: list[str], actions: list[str], may_erase: bool
 ) -> None:
     task = api.create()
@@ -236,7 +236,7 @@ def test_staff_see_and_do_what_they_have_the_right_to(
     assert Task.objects.exists() != may_erase
 
 
-def test_staff_without_a_right_cannot_erase_or_act(client: Client, api: API) -> None:
+def test_staff_without_permission_cannot_erase_or_act(client: Client, api: API) -> None:
     api.create()
     log_in(client, "add")
     assert act(client, "export").status_code == 403

@@ -1,4 +1,4 @@
-"""Bad input at the admin: refused, never 5xx, and never stored."""
+"""Bad input to the admin: refused, never 5xx, and never stored."""
 
 import http.client
 from collections.abc import Iterator
@@ -61,16 +61,14 @@ def test_a_query_that_only_one_database_refuses_is_no_500(admin: Client, query: 
     ("path", "action"), [(TASKS, "mark_completed"), (TASKS, "export"), (USERS, "delete_selected")]
 )
 @pytest.mark.parametrize("id", ["x", "1.5", "\0"])
-def test_an_action_on_an_id_that_is_none_is_400(
-    admin: Client, path: str, action: str, id: str
-) -> None:
+def test_an_action_on_a_malformed_id_is_400(admin: Client, path: str, action: str, id: str) -> None:
     form = {"action": action, "_selected_action": id, "index": "0"}
     API().create()
     check(admin.post(path, form), 400, "bad_request")
 
 
 @pytest.mark.parametrize("method", ["get", "head", "put", "delete"])
-def test_a_method_that_the_logout_lacks_is_405(admin: Client, method: str) -> None:
+def test_a_method_not_allowed_for_the_logout_is_405(admin: Client, method: str) -> None:
     response = getattr(admin, method)("/admin/logout/")
     assert response.status_code == 405
     assert response["Allow"] == "POST, OPTIONS"

@@ -29,7 +29,7 @@ def operator(db: None) -> User:
 def login(
     password: str, username: str = "operator", address: str = "192.0.2.1", **headers: str
 ) -> Any:
-    """The response of a new browser at that address."""
+    """The response to a login from a new browser at that address."""
     client = Client(REMOTE_ADDR=address, headers=headers)
     return client.post(LOGIN, {"username": username, "password": password, "next": "/admin/"})
 
@@ -42,9 +42,7 @@ def guess(count: int, **options: Any) -> list[int]:
     return [login(password, **options).status_code for password in GUESSES[:count]]
 
 
-def test_the_tenth_wrong_password_closes_the_door_to_the_right_one_too(
-    operator: User, caplog: Any
-) -> None:
+def test_after_ten_wrong_passwords_the_right_one_is_refused(operator: User, caplog: Any) -> None:
     assert guess(LIMIT - 1) == [200] * 9  # the form once more
     assert guess(3) == [429] * 3
     refused = login(PASSWORD)
@@ -53,7 +51,7 @@ def test_the_tenth_wrong_password_closes_the_door_to_the_right_one_too(
     assert refused.json()["code"] == "too_many_attempts"
     assert "sessionid" not in refused.cookies
 
-    # Neither another user at that address nor that user elsewhere is shut out.
+    # Neither another user at that address nor that user at another address is locked out.
     User.objects.create_superuser("other", password=PASSWORD)
     assert is_in(login(PASSWORD, username="other"))
     assert is_in(login(PASSWORD, address="192.0.2.2"))
@@ -76,7 +74,7 @@ def test_after_a_quarter_of_an_hour_the_right_password_works_even_if_others_go_o
         assert login(GUESSES[0] if expected == 429 else PASSWORD).status_code == expected
 
 
-def test_the_right_password_begins_the_count_anew(operator: User) -> None:
+def test_the_right_password_resets_the_count(operator: User) -> None:
     for _ in range(2):
         guess(LIMIT - 1)
         assert is_in(login(PASSWORD))
@@ -92,7 +90,9 @@ def test_the_right_password_begins_the_count_anew(operator: User) -> None:
     ],
     ids=["X-Forwarded-For", "other addresses", "browsers", "script"],
 )
-def test_headers_are_no_disguise(operator: User, disguise: Callable[[int], Any]) -> None:
+def test_other_headers_do_not_hide_the_client(
+    operator: User, disguise: Callable[[int], Any]
+) -> None:
     statuses = [
         login(password, **disguise(number)).status_code for number, password in enumerate(GUESSES)
     ]
@@ -105,7 +105,7 @@ def test_headers_are_no_disguise(operator: User, disguise: Callable[[int], Any])
     [
         (0, "203.0.113.1", "192.0.2.1"),
         (1, "203.0.113.1", "203.0.113.1"),
-        (1, "198.51.100.9, 203.0.113.1", "203.0.113.1"),  # the first is the client's invention
+        (1, "198.51.100.9, 203.0.113.1", "203.0.113.1"),  # the first was made up by the client
         (2, "198.51.100.9, 203.0.113.1,10.0.0.1", "203.0.113.1"),
         (2, "203.0.113.1", "203.0.113.1"),  # past one of the proxies
         (1, "2001:DB8::0:1", "2001:db8::1"),
@@ -135,20 +135,20 @@ def test_behind_a_trusted_proxy_a_stranger_locks_out_only_themselves(
 @pytest.mark.parametrize(
     "name", [" operator", "operator ", "\N{FULLWIDTH LATIN SMALL LETTER O}perator"]
 )
-def test_other_spellings_of_the_name_are_no_disguise(operator: User, name: str) -> None:
-    """Django's form takes white space off and folds look-alikes (NFKC)."""
+def test_other_spellings_of_a_name_count_as_that_name(operator: User, name: str) -> None:
+    """Django's form strips white space and normalizes with NFKC."""
     assert guess(LIMIT - 1) == [200] * 9
     assert login(GUESSES[0], username=name).status_code == 429
     assert login(PASSWORD, username=name).status_code == 429
 
 
 @pytest.mark.parametrize("length", [151, 256, 20_000])
-def test_a_name_longer_than_any_is_counted_as_well(db: None, length: int) -> None:
+def test_attempts_for_overlong_names_are_counted_too(db: None, length: int) -> None:
     assert guess(LIMIT + 1, username="x" * length) == [200] * 9 + [429] * 2
 
 
-def test_names_that_nobody_has_are_counted_alike(db: None) -> None:
-    """Or the difference would tell which names exist."""
+def test_attempts_for_unknown_names_are_counted_too(db: None) -> None:
+    """A difference would reveal which names exist."""
     assert guess(LIMIT + 1, username="nobody") == [200] * 9 + [429] * 2
 
 
@@ -164,7 +164,7 @@ def test_two_services_on_one_database_count_together(
         with httpx.Client(base_url=server.base_url, headers=headers, timeout=30) as client:
             form = client.get(LOGIN)
             [token] = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', form.text)
-            # httpx itself keeps a Secure cookie from going out without TLS.
+            # httpx does not send a Secure cookie without TLS.
             cookie = form.headers["Set-Cookie"].partition(";")[0]
             data = {"username": "operator", "password": password, "csrfmiddlewaretoken": token}
             referer = f"https://127.0.0.1:{server.port}{LOGIN}"

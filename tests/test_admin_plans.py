@@ -41,7 +41,7 @@ FILL = {
 
 @pytest.fixture(scope="module")
 def tasks(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """A full table, for all tests: what a rolled back test has inserted would stay in the index."""
+    """A full table for all tests: rows that a test rolls back would stay in the index."""
     with django_db_blocker.unblock(), connection.cursor() as cursor:
         cursor.execute(FILL[connection.vendor].replace("%", "%%"), [])
         cursor.execute("ANALYZE tasks_task")
@@ -60,7 +60,7 @@ def admin(tasks: None, db: None) -> Client:
 
 @contextmanager
 def explained() -> Iterator[list[tuple[str, Any]]]:
-    """Each statement on tasks that the block sends, with its plan, made before it runs."""
+    """Each statement on tasks that the block sends, with its plan from before it runs."""
     found: list[tuple[str, Any]] = []
 
     def explain(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
@@ -73,7 +73,7 @@ def explained() -> Iterator[list[tuple[str, Any]]]:
 
 
 def plan(cursor: Any, sql: str, params: Any) -> Any:
-    """PostgreSQL's with the rows that it met, or the lines of SQLite's."""
+    """PostgreSQL's plan with the rows that it read, or the lines of SQLite's."""
     with transaction.atomic():
         if connection.vendor == "sqlite":
             cursor.cursor.execute(f"EXPLAIN QUERY PLAN {sql}", params)
@@ -81,7 +81,7 @@ def plan(cursor: Any, sql: str, params: Any) -> Any:
         else:
             cursor.cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params)
             found = cursor.cursor.fetchall()[0][0][0]["Plan"]
-        transaction.set_rollback(True)  # ANALYZE has run it
+        transaction.set_rollback(True)  # ANALYZE has executed it
     return found
 
 
@@ -181,6 +181,6 @@ def test_a_click_reads_and_writes_the_tasks_of_one_user_at_most(
     assert statements
     check(statements)
     for sql, _ in statements:
-        # What writes or locks finds its shard by the user.
+        # Statements that write or lock find their shard by the user.
         if re.match("UPDATE|DELETE", sql.strip()) or "FOR UPDATE" in sql:
             assert re.search(r'WHERE .*\buser_id"? = ', sql), sql

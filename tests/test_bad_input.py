@@ -33,13 +33,13 @@ NOT_JSON = [
     b"-Infinity",
     b'{"title": NaN}',
     b'{"is_completed": Infinity}',
-    b'{"is_completed": 1e400}',  # no double holds it
+    b'{"is_completed": 1e400}',  # too large for a double
     b'{"title": ' + b"9" * 5000 + b"}",
     b'{"title": 01}',
     b'{"title": "\n"}',  # a control character unescaped
     b'{"title": "\x00"}',
     b'{"title": "\\x41"}',
-    b'{"title": "\\ud800"}',  # surrogates that stand alone, or in the wrong order
+    b'{"title": "\\ud800"}',  # lone surrogates, and in the wrong order
     b'{"title": "\\ude00\\ud83d"}',
     b'{"description": "x\\udfffx"}',
     b'{"\\ud800": 1}',
@@ -73,7 +73,7 @@ NO_OBJECT = [
     b"[" * 900 + b"]" * 900,
 ]
 
-# On every write these members are wrong, whatever else the body holds.
+# These members are wrong in every write, whatever else the body has.
 NO_MEMBERS = [
     {"is_completed": "true"},
     {"is_completed": 10**18},
@@ -182,7 +182,7 @@ def task(api):
 
 @pytest.fixture
 def unchanged(task):
-    """Whatever the test does, the data must be as it was."""
+    """The data must be the same after the test."""
     before = list(Task.objects.values())
     yield task
     assert list(Task.objects.values()) == before
@@ -223,7 +223,7 @@ def test_it_rejects_other_content_types(
         ' application/json; x="y;z"',
     ],
 )
-def test_it_takes_json_however_it_is_labelled(api, task, method, route, good, status, content_type):
+def test_it_accepts_json_with_any_parameters(api, task, method, route, good, status, content_type):
     path = TASKS + route.format(**task)
     api.request(method, path, good, status, headers={"Content-Type": content_type})
 
@@ -278,7 +278,7 @@ def test_it_rejects_malformed_ids(api, unchanged, method, route, django_assert_n
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"])
-def test_it_knows_no_other_urls(api, method, django_assert_num_queries):
+def test_other_urls_are_404(api, method, django_assert_num_queries):
     with django_assert_num_queries(0):
         for path in NO_URLS:
             problem = api.request(method, path, b"x" * 70_000 if method == "POST" else None, 404)
@@ -399,14 +399,14 @@ def test_an_unknown_url_comes_before_a_bad_body(live):
 
 @pytest.mark.live
 @pytest.mark.parametrize("name", ["SCRIPT_NAME", "PATH_INFO"])
-def test_headers_move_no_routes(live, name):
+def test_headers_do_not_change_the_route(live, name):
     assert exchange(live, head("GET", TASKS, f"{name}: /api"))[0] == 200
 
 
 @pytest.mark.live
 @pytest.mark.parametrize("megabytes", [1, 10, 15])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_client_that_sends_too_much_sees_the_answer(live, megabytes, chunked):
+def test_a_client_that_sends_too_much_gets_the_answer(live, megabytes, chunked):
     body = b"[" * (megabytes * 1_000_000)
     for path, expected in ((TASKS, 413), ("/api/nothing", 404), ("/api/1/tasks", 413)):
         if chunked:
@@ -421,7 +421,7 @@ def test_a_client_that_sends_too_much_sees_the_answer(live, megabytes, chunked):
 
 
 @pytest.mark.live
-def test_a_body_announced_beyond_16_mebibytes_is_not_waited_for(live):
+def test_a_body_longer_than_16_mebibytes_is_not_read(live):
     status, _, content = exchange(live, head("POST", TASKS, JSON, f"Content-Length: {2**24 + 1}"))
     assert (status, json.loads(content)["code"]) == (413, "content_too_large")
 

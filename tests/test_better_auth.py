@@ -1,6 +1,6 @@
 """End to end: users of a real Better Auth, run from examples/better-auth, work with the service.
 
-Nothing is imitated: Node serves the issuer, gunicorn the service, PostgreSQL holds the tasks.
+Everything is real: Node runs the issuer, gunicorn the service, and PostgreSQL has the tasks.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from tools import npm
 from tools.servers import CLEAN_ENVIRONMENT, HOST, Server, wait_until
 
 EXAMPLE = npm.EXAMPLES / "better-auth"
-DEADLINE = 60.0  # seconds; far longer than the service pauses between two fetches of the keys
+DEADLINE = 60.0  # seconds; much longer than the pause between two fetches of the keys
 
 pytestmark = pytest.mark.live
 
 
 @dataclass
 class User:
-    """Somebody signed up at the issuer, with the session's cookie."""
+    """A user signed up at the issuer, with the session's cookie."""
 
     id: str
     session_token: str
@@ -45,10 +45,10 @@ class User:
 
 
 class BetterAuth(Server):
-    """The example on a free port; all is in its memory, so a new start has no users or keys."""
+    """The example on a free port, with its data in memory: a restart loses users and keys."""
 
     def __init__(self, **env: str) -> None:
-        """Prepare an issuer; `env` goes into its environment."""
+        """`env` is added to its environment."""
         super().__init__()
         self.url = f"http://{HOST}:{self.port}"
         self._env = CLEAN_ENVIRONMENT | {"PORT": str(self.port)} | env
@@ -94,11 +94,11 @@ class Service:
         return answer
 
     def accepts_within_deadline(self, token: str, path: str) -> None:
-        """Wait for the service to learn the key of `token`; until then it may only say 401."""
+        """Wait for the service to fetch the key of `token`; until then it may only answer 401."""
         deadline = time.monotonic() + DEADLINE
         while (answer := self._send(token, "GET", path)).status_code != 200:
             assert answer.status_code == 401, answer.text
-            assert time.monotonic() < deadline, f"the new key was not learnt: {answer.text}"
+            assert time.monotonic() < deadline, f"the new key was not fetched: {answer.text}"
             time.sleep(0.2)
 
     def _send(self, token: str, method: str, path: str, json: object = None) -> httpx.Response:
@@ -113,7 +113,7 @@ def node_modules() -> None:
 
 @pytest.fixture(scope="module")
 def issuer(node_modules: None) -> Iterator[BetterAuth]:
-    """Better Auth as the example sets it up: its defaults, but for UUIDs as ids."""
+    """Better Auth as in the example: its defaults, except for UUIDs as ids."""
     with BetterAuth() as issuer:
         yield issuer
 
@@ -122,14 +122,14 @@ def issuer(node_modules: None) -> Iterator[BetterAuth]:
 def service_trusting(
     live_server_factory: Callable[..., LiveServer],
 ) -> Iterator[Callable[[BetterAuth], Service]]:
-    """Start the service with the very settings that the example's README gives for it."""
+    """Start the service with the settings from the example's README."""
     clients: list[httpx.Client] = []
 
     def start(issuer: BetterAuth) -> Service:
         block = re.search(r"```dotenv\n(.+?)```", (EXAMPLE / "README.md").read_text(), re.DOTALL)
         assert block
         lines = block[1].replace("http://127.0.0.1:3000", issuer.url).split()
-        # One process: each has a key set of its own, and some tests say when it must change.
+        # One process: each has its own key set, and some tests expect when it changes.
         env = dict(line.split("=", 1) for line in lines) | {"WEB_CONCURRENCY": "1"}
         server = live_server_factory(vendor="postgresql", **env)
         clients.append(httpx.Client(base_url=server.base_url, timeout=30))
@@ -213,7 +213,7 @@ def test_it_learns_a_rotated_key_and_still_takes_the_old_one_while_published(
         service(old, "GET", path, 200)
 
 
-def test_it_keeps_a_key_while_the_issuer_is_away_and_drops_it_once_withdrawn(
+def test_it_keeps_a_key_while_the_issuer_is_unavailable_and_drops_it_once_withdrawn(
     node_modules: None, service_trusting: ServiceTrusting
 ) -> None:
     with BetterAuth() as issuer:

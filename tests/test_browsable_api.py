@@ -40,7 +40,7 @@ def forms(page):
 
 
 def submit(browser, form, method, **changes):
-    """What the page's script does with a raw-data form: send its content as the type chosen."""
+    """Send the content of a raw-data form as the page's script does."""
     action, types, content = form[method]
     assert types == ["application/json"]
     body = json.dumps({**content, **changes})
@@ -62,25 +62,25 @@ def test_its_raw_data_forms_work_without_a_login(browser):
     for method, title in (("PUT", "New"), ("PATCH", "Newer")):
         assert submit(browser, forms(page), method, title=title).status_code == 200
         assert browser.get(path, headers={"Accept": "application/json"}).json()["title"] == title
-    # `complete` takes no GET, and the page that says so has the form.
+    # `complete` does not allow GET; the page of that error has the form.
     complete_page = browser.get(f"{path}/complete")
     assert complete_page.status_code == 405
     done = submit(browser, forms(complete_page), "PATCH", is_completed=True)
     assert "&quot;is_completed&quot;: true" in done.text
     assert submit(browser, forms(complete_page), "PATCH", is_completed=1).status_code == 422
-    # A browser would show no page for a 204: REST framework sends one that says so.
+    # A browser shows no page for a 204, so REST framework sends a page about it.
     assert "HTTP 204 No Content" in browser.delete(path).text
     assert browser.delete(path).status_code == 404
 
 
 def linked(page, text):
-    """Where the link of this text leads."""
+    """The target of the link with this text."""
     return html.unescape(re.findall(rf'<a [^>]*href="([^"]*)"[^>]*>{re.escape(text)}</a>', page)[0])
 
 
 @pytest.mark.live
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_it_leads_from_a_list_to_its_tasks_and_on(browser, slash):
+def test_its_pages_link_to_each_other(browser, slash):
     hostile = '"id": "x\n    "id": "y <https://x.example/?a=1&b=2>'
     ids = [browser.post(TASKS, json={"title": title}, headers={"Accept": "*/*"}).json()["id"]
            for title in ("Buy milk", hostile)]  # fmt: skip
@@ -122,7 +122,7 @@ def test_complete_can_be_reached_from_a_task(browser):
 
 @pytest.mark.live
 @pytest.mark.parametrize("path", [TASKS, MISSING, f"{MISSING}/complete", "/api/1/tasks/2"])
-def test_its_title_is_the_services_and_nothing_is_inline(browser, path):
+def test_it_has_its_own_title_and_no_inline_code(browser, path):
     page = browser.get(path)
     assert re.search(r"<title>(Tasks?|Complete) \u2013 Tasks</title>", page.text)
     assert "Django REST framework" not in page.text
@@ -173,7 +173,7 @@ def test_form_posts_are_415(browser):
 
 
 @pytest.mark.live
-def test_programs_get_json_all_the_same(browser):
+def test_programs_still_get_json(browser):
     for accept in ("*/*", "application/json", "application/*;q=0.5, text/*;q=0.1"):
         answer = browser.get(TASKS, headers={"Accept": accept})
         assert (answer.json(), answer.headers["Content-Type"]) == ([], "application/json")

@@ -1,4 +1,4 @@
-"""The service on a Citus cluster: one shard per request, and a dead node stops only its owners."""
+"""The service on a Citus cluster: one shard per request, and failing nodes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def server() -> Iterator[LiveServer]:
 
 @contextmanager
 def on_node(server: LiveServer, node: Node, **environment: str) -> Iterator[Gunicorn]:
-    """The service on any node of the cluster, which all know where the shards are."""
+    """The service on each node of the cluster: all nodes know where the shards are."""
     environment["DATABASE_URL"] = node.url(server.database)
     with Gunicorn({**server.environment, **environment}) as gunicorn:
         yield gunicorn
@@ -47,7 +47,7 @@ def executions(session: Session) -> dict[str, int]:
 
 
 def test_every_route_has_a_row() -> None:
-    """But those that read no task."""
+    """Except statements that read no task."""
     missing = routes() - {route(row) for row in ROWS if row.status < 300}
     assert {name for name, _ in missing} == {"healthz", "readyz", "schema", "docs"}
 
@@ -117,8 +117,8 @@ def exercise(client: Client, owner: str) -> list[int]:
 WELL = [201, 200, 200, 200, 200, 204]
 
 
-def test_a_dead_node_stops_only_its_owners(server: LiveServer, citus: Citus) -> None:
-    """And readiness holds, or a balancer would take the others' service away too."""
+def test_a_failed_node_affects_only_its_owners(server: LiveServer, citus: Citus) -> None:
+    """It stays ready; a load balancer would else stop serving the other owners too."""
     dead, living = citus.workers
     owners = owners_by_node(citus, server.database)
     with Client(server) as client:
@@ -134,9 +134,7 @@ def test_a_dead_node_stops_only_its_owners(server: LiveServer, citus: Citus) -> 
         assert [exercise(client, owner) for owner in owners.values()] == [WELL, WELL]
 
 
-def test_a_dead_coordinator_stops_nothing_through_another_node(
-    server: LiveServer, citus: Citus
-) -> None:
+def test_without_the_coordinator_other_nodes_serve(server: LiveServer, citus: Citus) -> None:
     owners = owners_by_node(citus, server.database)
     with on_node(server, citus.workers[0]) as gunicorn, Client(gunicorn) as client:
         citus.coordinator.kill()
@@ -148,7 +146,7 @@ def test_a_dead_coordinator_stops_nothing_through_another_node(
 
 
 def test_a_fleet_loses_nothing_and_does_nothing_twice(citus: Citus) -> None:
-    """Parts get SIGKILL under load: see the module."""
+    """Parts are killed under load: see benchmarks/fleet.py."""
     with fleet(citus, "fleet") as it:
         it.run(seconds=1)
         assert it.faults() == []

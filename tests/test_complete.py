@@ -39,7 +39,7 @@ def test_with_a_body_it_sets(api, task, path, content_type, django_assert_num_qu
         done = api.patch(path, {"is_completed": True}, content_type=content_type)
     assert done == {**task, "is_completed": True, "updated_at": done["updated_at"]}
     assert done["updated_at"] > task["updated_at"]
-    # Sent again, it moves nothing.
+    # Sent again, it changes nothing.
     assert api.patch(path, {"is_completed": True}) == done
     assert api.last["ETag"] == task_etag(done)
     assert api.patch(path, {"is_completed": False})["is_completed"] is False
@@ -51,8 +51,8 @@ def test_without_a_body_the_content_type_does_not_matter(api, path, content_type
     assert api.last.wsgi_request.content_type == content_type
 
 
-def test_what_was_got_can_be_sent(api, task, path):
-    """Of a whole task the read-only fields are ignored, the others have their own route."""
+def test_it_ignores_read_only_fields_and_refuses_others(api, task, path):
+    """The other fields of a task have their own route."""
     times_and_ids = {name: task[name] for name in ("id", "user_id", "created_at", "updated_at")}
     assert api.patch(path, {**times_and_ids, "is_completed": True})["is_completed"] is True
     problem = api.patch(path, task, 422)
@@ -83,7 +83,7 @@ def test_it_rejects_bad_bodies(api, task, path, body, code, django_assert_num_qu
 
 
 @pytest.mark.parametrize("body", [None, {"is_completed": True}], ids=shown)
-def test_what_is_not_there_is_404(api, task, body, django_assert_num_queries):
+def test_a_missing_task_is_404(api, task, body, django_assert_num_queries):
     with django_assert_num_queries(1):
         assert api.patch(f"{MISSING}/complete", body, 404)["code"] == "not_found"
     api.patch(f"/api/{BOB}/tasks/{task['id']}/complete", body, 404)

@@ -36,7 +36,7 @@ def test_it_does_not_run_as_root() -> None:
     assert "apt-get" not in final
 
 
-def test_compose_publishes_on_this_machine_alone_and_writes_nothing() -> None:
+def test_compose_publishes_on_loopback_and_writes_no_files() -> None:
     ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
     assert ports == ["127.0.0.1:8000:8000"]
     for name in ("web", "migrate"):
@@ -46,7 +46,7 @@ def test_compose_publishes_on_this_machine_alone_and_writes_nothing() -> None:
 
 
 @pytest.mark.live
-def test_its_health_check_tells_a_live_server_from_none(
+def test_its_health_check_fails_without_a_server(
     live_server_factory: Callable[..., LiveServer],
 ) -> None:
     server = live_server_factory("sqlite")
@@ -62,7 +62,7 @@ def test_its_health_check_tells_a_live_server_from_none(
 
 
 @pytest.mark.live
-def test_what_gets_into_the_image_suffices(tmp_path: Path) -> None:
+def test_the_files_of_the_image_suffice(tmp_path: Path) -> None:
     ignored, *kept = [
         line
         for line in (PROJECT_ROOT / ".dockerignore").read_text().splitlines()
@@ -77,7 +77,7 @@ def test_what_gets_into_the_image_suffices(tmp_path: Path) -> None:
         **ENVIRONMENT,
         "DATABASE_URL": "sqlite:///db.sqlite3",
         "WEB_CONCURRENCY": "1",
-    }  # gunicorn itself takes no empty one
+    }  # gunicorn itself does not accept an empty value
     for arguments in (["manage.py", "migrate"], ["-m", "gunicorn", "--check-config"]):
         command = [sys.executable, *arguments]
         command += ["todo_project.wsgi"] if "gunicorn" in command else []

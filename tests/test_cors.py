@@ -77,7 +77,7 @@ def test_a_preflight_of_an_allowed_origin_needs_no_token(client: Any, origin: st
     ["https://evil.example", "null", "https://app.example.evil.example", "http://app.example",
      "https://app.example:8443", "https://sub.app.example", "*", ""],
 )  # fmt: skip
-def test_another_origin_is_told_nothing(client: Any, origin: str) -> None:
+def test_another_origin_gets_no_cors_headers(client: Any, origin: str) -> None:
     headers = {"Origin": origin, **bearer(by_secret())}
     for answer in (preflight(client, TASKS, "GET", origin), client.get(TASKS, headers=headers)):
         assert not [name for name in answer.headers if name.startswith("access-control-")]
@@ -123,7 +123,7 @@ def test_an_allowed_origin_reads_answers_and_errors_alike(live: LiveServer, clie
 
 @pytest.mark.live
 def test_an_allowed_origin_sees_what_is_refused_before_any_view(live: LiveServer) -> None:
-    """The browser would say "network error" otherwise."""
+    """Otherwise the browser would report a "network error"."""
 
     def exchange(method: str, *headers: str, body: bytes = b"") -> tuple[int, Any]:
         lines = [f"{method} {TASKS} HTTP/1.1", f"Origin: {ORIGINS[0]}", "Connection: close"]
@@ -157,7 +157,7 @@ def test_without_the_setting_no_origin_is_allowed(api: API) -> None:
     ["*", "https://*.example", "null", "app.example", "https://app.example/",
      "https://app.example/path", "https://me@app.example", "https://a.example *"],
 )  # fmt: skip
-def test_what_is_no_origin_stops_the_start(value: str) -> None:
+def test_a_malformed_origin_prevents_the_start(value: str) -> None:
     origins = f"https://good.example,{value}"
     url = "sqlite:///x"
     done = run("-c", "import todo_project.settings", DATABASE_URL=url, CORS_ALLOWED_ORIGINS=origins)

@@ -1,4 +1,4 @@
-"""The default number of processes follows what the container may use."""
+"""The default number of processes is that of the CPUs that the container may use."""
 
 import os
 from pathlib import Path

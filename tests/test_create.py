@@ -47,7 +47,7 @@ def test_every_post_creates(api):
     assert len(ids) == 3
 
 
-def test_the_owner_is_who_stands_in_the_path(api):
+def test_the_owner_is_the_user_of_the_path(api):
     task = api.post(f"/api/{BOB.upper()}/tasks", {"title": "Buy milk", "user_id": ALICE})
     assert task["user_id"] == BOB
     assert api.last["Location"] == f"/api/{BOB}/tasks/{task['id']}"
@@ -63,7 +63,7 @@ def test_it_ignores_read_only_fields(api):
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=shown)
-def test_text_comes_back_to_the_letter(api, text):
+def test_text_is_returned_unchanged(api, text):
     task = api.post(TASKS, {"title": text, "description": text})
     assert (task["title"], task["description"]) == (text, text)
     (listed,) = api.get(TASKS)
@@ -129,7 +129,7 @@ def test_it_requires_a_title(api):
     }
 
 
-def test_it_names_every_field_at_fault(api):
+def test_it_names_every_invalid_field(api):
     problem = api.post(TASKS, {"description": 1, "is_completed": 1, "x": 1, "y": 1}, 422)
     assert [(e["field"], e["code"]) for e in problem["errors"]] == [
         ("title", "required"),

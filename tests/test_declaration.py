@@ -1,4 +1,4 @@
-"""One declaration for a field: what follows from it, and what cannot stops the start."""
+"""What is derived from the declaration of a field; what cannot be derived prevents the start."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -34,7 +34,7 @@ def entry(**options: Any) -> APIField:
 
 
 def resource(entries: dict[str, APIField | None] | None = None, **fields: models.Field) -> Resource:
-    """Of a model with these fields. Those without an entry are writable."""
+    """The resource of a model with these fields; those without an entry are writable."""
     with isolate_apps("tests"):
         meta = type("Meta", (), {"app_label": "tests"})
         model = type("Thing", (models.Model,), {"__module__": "x", "Meta": meta, **fields})
@@ -45,7 +45,7 @@ def resource(entries: dict[str, APIField | None] | None = None, **fields: models
 # Growth -----------------------------------------------------------------------------------------
 
 
-def test_a_put_requires_the_fields_of_the_first_release_alone() -> None:
+def test_a_put_requires_only_the_fields_of_the_first_release() -> None:
     assert Task.resource.required_in_put == ("title", "description", "is_completed")
 
 
@@ -55,7 +55,7 @@ def test_a_release_returns_the_fields_of_the_first_one() -> None:
     } <= set(Task.resource.returned)
 
 
-def test_a_put_without_a_newer_field_leaves_its_value_alone() -> None:
+def test_a_put_without_a_newer_field_keeps_its_value() -> None:
     grown = resource(
         {"title": entry(writable=True, required_in_put=True)},
         title=models.TextField(),
@@ -81,11 +81,11 @@ def test_a_put_without_a_newer_field_leaves_its_value_alone() -> None:
     ],
 )
 def test_a_release_keeps_the_digests_that_are_stored(values: dict[str, Any], expected: str) -> None:
-    """Another digest would answer 422 to a retry that comes after the release."""
+    """With another digest a retry after the release would get 422."""
     assert digest(values) == expected
 
 
-def test_the_digest_knows_every_writable_field_and_leaves_defaults_out(
+def test_the_digest_covers_every_writable_field_but_no_defaults(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     grown = resource(title=models.TextField(null=True), priority=models.IntegerField(default=3))
@@ -184,7 +184,7 @@ KINDS: list[tuple[models.Field, dict[str, Any], list[Any], list[Any]]] = [
 
 
 @pytest.mark.parametrize(("field", "schema", "good", "bad"), KINDS, ids=lambda value: "")
-def test_a_kind_is_published_and_validated_as_what_it_is(
+def test_each_kind_of_field_is_published_and_validated(
     field: models.Field, schema: dict[str, Any], good: list[Any], bad: list[Any]
 ) -> None:
     thing = resource({"field": entry(writable=True, required_in_put=True)}, field=field)
@@ -228,7 +228,7 @@ def test_a_filter_takes_one_text_for_each_value(
             parse(text)
 
 
-def test_what_is_written_for_readers_of_the_code_is_not_published() -> None:
+def test_docstrings_of_the_code_are_not_published() -> None:
     published = str(DOCUMENT)
     for private in (InputSerializer, Task, Resource):
         assert private.__doc__
@@ -275,7 +275,7 @@ def test_a_nullable_field_orders_with_null_as_the_greatest(ordering: str, limit:
 
 
 @pytest.mark.parametrize("value", [None, datetime(2026, 3, 1, 9, 30, tzinfo=UTC)])
-def test_a_cursor_brings_a_nullable_value_back(
+def test_a_cursor_keeps_a_nullable_value(
     monkeypatch: pytest.MonkeyPatch, value: datetime | None
 ) -> None:
     grown = resource(due_at=models.DateTimeField(null=True))
@@ -299,7 +299,7 @@ def test_a_cursor_brings_a_nullable_value_back(
     ],
     ids=["mine", "theirs", "conflict", "conflict with null"],
 )
-def test_the_admin_tells_who_changed_a_time(
+def test_the_admin_shows_who_changed_a_time(
     shown: str, current: str | None, wanted: str, conflict: bool
 ) -> None:
     due_at = models.DateTimeField("due", null=True, blank=True)
@@ -315,7 +315,7 @@ def test_the_admin_tells_who_changed_a_time(
 
 
 def test_the_admin_filters_by_fields_whose_values_are_known() -> None:
-    """Those of any other it would look up in the whole table."""
+    """It would search the whole table for the values of any other field."""
     filterable = entry(filterable=True)
     thing = resource(
         {"number": filterable, "state": filterable, "done": filterable},

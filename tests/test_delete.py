@@ -18,7 +18,7 @@ def test_it_deletes_for_good(api, django_assert_num_queries):
     assert [str(task.id) for task in Task.objects.all()] == [other["id"]]
 
 
-def test_what_is_not_there_is_404(api, django_assert_num_queries):
+def test_a_missing_task_is_404(api, django_assert_num_queries):
     task = api.create(owner=BOB)
     with django_assert_num_queries(1):
         assert api.delete(MISSING, 404)["code"] == "not_found"

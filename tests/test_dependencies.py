@@ -34,7 +34,7 @@ def test_every_package_has_a_version_and_a_hash(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", LOCKED)
-def test_what_is_asked_for_is_locked(path: str) -> None:
+def test_every_requirement_is_locked(path: str) -> None:
     asked = (PROJECT_ROOT / path).with_suffix(".in").read_text()
     locked = re.findall(r"^([\w-]+)", (PROJECT_ROOT / path).read_text(), re.MULTILINE)
     assert set(map(normalized, re.findall(r"^(\w[\w-]*)", asked, re.MULTILINE))) <= set(locked)
@@ -86,13 +86,13 @@ def test_a_known_vulnerability_fails_the_audit() -> None:
 
 
 @pytest.mark.live
-def test_the_audit_passes_when_nothing_is_known() -> None:
+def test_the_audit_passes_without_known_vulnerabilities() -> None:
     with osv_index(lambda name, version: (name, version) == ("django", "3.2")) as index:
         done = audit(index)
     assert (done.returncode, done.stdout) == (0, "No known vulnerabilities found\n")
 
 
-def test_an_index_that_knows_nothing_is_not_believed() -> None:
+def test_an_index_without_vulnerabilities_is_not_trusted() -> None:
     with osv_index(lambda name, version: False) as index:
         done = audit(index)
     assert done.returncode == 0

@@ -132,7 +132,7 @@ def test_it_is_repeatable_and_finishes_what_was_interrupted(citus: Citus, name: 
     assert again == "Nothing to do: " + status("", " by user_id over 4 shards.")
 
 
-def test_status_tells_what_each_node_holds(citus: Citus, name: str) -> None:
+def test_status_shows_what_each_node_has(citus: Citus, name: str) -> None:
     citus.coordinator.execute(FILL, database=name)
     manage(citus.coordinator.url(name), "distribute", "--shards=4")
     first, header, *lines = manage(
@@ -155,7 +155,7 @@ def refusal(url: str, *options: str) -> str:
     return told
 
 
-def test_it_refuses_what_cannot_be_with_one_line(
+def test_it_refuses_unsuitable_databases_with_one_line(
     citus: Citus, name: str, postgres: PostgreSQL, tmp_path: Path
 ) -> None:
     assert "Only PostgreSQL" in refusal(f"sqlite:///{tmp_path}/db.sqlite3")

@@ -44,14 +44,14 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(chromium: Browser, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page that has nothing to complain about when the test is over."""
+    """A page; errors in it fail the test."""
     context = chromium.new_context(viewport={"width": 1280, "height": 1000})
     context.add_init_script(REPORT_VIOLATIONS)
     complaints: list[str] = []
     origins: set[str] = set()
 
     def hear(message: ConsoleMessage) -> None:
-        # The admin has no icon, and Chromium asks for one all the same.
+        # Chromium asks for an icon, and the admin has none.
         if message.type in ("error", "warning") and "favicon.ico" not in message.location["url"]:
             complaints.append(message.text)
 
@@ -228,7 +228,7 @@ def test_an_operator_finds_completes_exports_and_erases(
 
 
 def fill(server: LiveServer) -> None:
-    """Many tasks of many users, and many of Alice."""
+    """Insert many tasks of many users, and many of Alice."""
     for number, owner in ((OTHERS, "md5((n % 2000)::text)::uuid"), (MANY, f"'{ALICE}'::uuid")):
         server.postgres.execute(
             f"""INSERT INTO tasks_task (id, user_id, title, is_completed, created_at, updated_at)
@@ -241,7 +241,7 @@ def fill(server: LiveServer) -> None:
 
 
 def log_in(server: LiveServer, page: Page) -> None:
-    # Over plain HTTP the browser would not send a cookie that is for HTTPS alone: hence DEBUG.
+    # Needs DEBUG: over plain HTTP a browser does not send a Secure cookie.
     create_operator(server)
     page.goto(f"{server.base_url}/admin/")
     page.get_by_label("Username:").fill("operator")
@@ -255,7 +255,7 @@ def search(page: Page, text: str) -> None:
 
 
 def select_all(page: Page, number: int) -> None:
-    """Of all pages: the boxes and the link are the admin's JavaScript."""
+    """Select the tasks of all pages, with the admin's JavaScript."""
     page.locator("#action-toggle").check()
     page.get_by_role("button", name=f"Select all {number} tasks").click()
     expect(page.locator(".actions .all")).to_contain_text(f"All {number} selected")

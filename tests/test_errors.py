@@ -115,7 +115,7 @@ def test_every_error_is_a_problem(db, method, path, options, status, code):
     check(response, status, code)
 
 
-def test_an_unhandled_exception_tells_nothing_but_its_request_id(db, monkeypatch, caplog):
+def test_an_unhandled_exception_reveals_only_its_request_id(db, monkeypatch, caplog):
     def fail(*args, **kwargs):
         raise RuntimeError("password=hunter2")
 
@@ -160,9 +160,9 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("status", "method", "path", "body", "headers"), FAULTS)
-def test_where_several_hold_the_first_wins(api, status, method, path, body, headers):
+def test_of_several_errors_the_first_is_reported(api, status, method, path, body, headers):
     task = api.create()
-    # Without one of its own the test client labels every body.
+    # Without a Content-Type the test client adds one.
     label = headers.get("Content-Type", "application/json")
     path = path.format(**task)
     api.request(method, path, body, status, headers=headers, content_type=label)
@@ -183,14 +183,14 @@ ALLOWED = {
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"]
 
 
-def test_no_route_is_missing_here():
+def test_every_route_is_listed():
     names = {name for name in get_resolver().reverse_dict if isinstance(name, str)}
     assert names == {resolve(path).url_name for path in ALLOWED}
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("path", ALLOWED)
-def test_a_method_that_a_path_lacks_is_405_with_allow(api, path, slash, django_assert_num_queries):
+def test_a_method_not_allowed_is_405_with_allow(api, path, slash, django_assert_num_queries):
     allowed = set(ALLOWED[path].split(", "))
     with django_assert_num_queries(0):
         for method in [*METHODS, "get", "X" * 100]:
@@ -256,7 +256,7 @@ def test_both_slash_forms_answer_the_same(api, method, route, body, status):
             content = api.request(method, path + slash + question + query, body, status)
             transaction.set_rollback(True)
         answer = json.dumps([content, {**api.last.headers, "X-Request-ID": None}])
-        # What is made anew each time: ids, times, and the tags made of them.
+        # Values that differ each time: ids, times, and the tags made from them.
         answers.append(re.sub(r"[0-9a-f]{8}-[-0-9a-f]{27}|\d{4}-[-0-9:.T]+Z", "…", answer))
     assert answers[0] == answers[1]
     assert api.get(TASKS) == tasks[::-1]
@@ -290,7 +290,7 @@ def test_both_slash_forms_outside_the_tasks_answer_the_same(api, path):
         " application/json ,",
     ],
 )
-def test_json_is_served_to_whom_it_is_acceptable(api, accept):
+def test_json_is_served_to_clients_that_accept_it(api, accept):
     task = api.create()
     assert api.get(TASKS, headers={"Accept": accept}) == [task]
     assert api.last["Content-Type"] == "application/json"
@@ -330,7 +330,7 @@ def test_it_is_406_for_others_and_nothing_happens(api, accept, django_assert_num
     "host",
     ["evil.example", "testserver.evil.example", "", "testserver@evil", "a b", "\xe9", "[::1"],
 )
-def test_hosts_that_are_not_allowed_get_400_but_from_health(api, host):
+def test_hosts_that_are_not_allowed_get_400_except_for_health(api, host):
     headers = {"Host": host}
     for path in (TASKS, MISSING, "/", "/nothing", "/admin/", "/static/x", "/healthzz"):
         assert api.get(path, 400, headers=headers)["code"] == "invalid_host"

@@ -73,7 +73,7 @@ def test_an_empty_list_has_a_tag(api: API) -> None:
     api.get(TASKS, 304, headers={"If-None-Match": tag_of(api, TASKS)})
 
 
-def test_head_tells_what_get_would(api: API, path: str) -> None:
+def test_head_has_the_headers_of_a_get(api: API, path: str) -> None:
     api.get(path)
     got = api.last
     api.request("HEAD", path)
@@ -91,7 +91,7 @@ def test_dates_are_ignored(api: API, path: str) -> None:
     ("path", "status"),
     [(f"{TASKS}/{NOBODYS}", 404), (f"{TASKS}?limit=0", 400), ("/api/1/tasks", 400)],
 )
-def test_an_error_is_no_304(api: API, path: str, status: int) -> None:
+def test_an_error_is_never_304(api: API, path: str, status: int) -> None:
     api.get(path, status, headers={"If-None-Match": "*"})
 
 
@@ -139,7 +139,7 @@ def test_a_tag_changes_exactly_when_the_task_does(
     assert (tag_of(api, TASKS) != page_before) is moves
 
 
-def test_it_moves_on_past_a_clock_that_was_ahead(api: API, task: Json) -> None:
+def test_the_tag_changes_after_a_time_in_the_future(api: API, task: Json) -> None:
     """Also over the second, whose fraction is zero: SQLite stores that without one."""
     path = f"{TASKS}/{task['id']}"
     Task.objects.filter(id=task["id"]).update(updated_at="2999-12-31T23:59:59.999998Z")
@@ -154,7 +154,7 @@ def test_it_moves_on_past_a_clock_that_was_ahead(api: API, task: Json) -> None:
         assert tag_of(api, path) == tags[-1]
 
 
-def test_a_toggle_there_and_back_is_two_changes(api: API, task: Json) -> None:
+def test_toggling_twice_is_two_changes(api: API, task: Json) -> None:
     path = f"{TASKS}/{task['id']}"
     tags = {tag_of(api, TASKS), tag_of(api, path)}
     for _ in range(2):
@@ -163,7 +163,7 @@ def test_a_toggle_there_and_back_is_two_changes(api: API, task: Json) -> None:
     assert len(tags) == 6
 
 
-def test_a_pages_tag_changes_when_its_link_comes_or_goes(api: API, task: Json) -> None:
+def test_a_pages_tag_changes_when_its_link_appears_or_disappears(api: API, task: Json) -> None:
     page = f"{TASKS}?ordering=created_at&limit=1"
     alone, tag = api.get(page), api.last["ETag"]
     second = api.create()

@@ -1,4 +1,4 @@
-"""The clients in examples/ tell the README's story to a live service, as their readers would."""
+"""The example clients run against a live service and print what their READMEs show."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_the_contract_holds_under_granian(client: Client, server: Granian) -> No
     assert head.headers["Content-Length"] == answer.headers["Content-Length"]
     assert client.ask("GET", path, headers={"If-None-Match": answer.headers["ETag"]}).status == 304
     assert client.ask("GET", f"{TASKS}/").json()[0] == task
-    # A chunked set is no toggle.
+    # A body in chunks sets the value; only no body at all toggles it.
     for _ in range(2):
         chunked = client.ask("PATCH", f"{path}/complete", iter([b'{"is_completed"', b": true}"]))
         assert (chunked.status, chunked.json()["is_completed"]) == (200, True)

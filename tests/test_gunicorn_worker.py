@@ -200,7 +200,7 @@ def test_headers_and_body_leave_in_one_segment(connect: Connect) -> None:
         assert data_segments_in == asked
 
 
-def test_what_it_sends_is_http(connect: Connect, server: Small) -> None:
+def test_responses_are_valid_http(connect: Connect, server: Small) -> None:
     peer = connect()
     file = server.folder / "file"
     file.write_bytes(os.urandom(3_000_000))
@@ -236,7 +236,7 @@ def test_what_it_sends_is_http(connect: Connect, server: Small) -> None:
         ),
     ],
 )
-def test_what_is_not_http_is_refused(connect: Connect, request_: bytes, status: int) -> None:
+def test_malformed_http_is_refused(connect: Connect, request_: bytes, status: int) -> None:
     peer = connect(request_)
     answer = peer.read()
     assert (answer.status, answer.closes) == (status, True)
@@ -531,7 +531,7 @@ def test_the_proxy_protocol_works(start: Callable[..., Small], connect: Connect)
 
 
 @pytest.mark.parametrize("option", ["--certfile=x", "--protocol=uwsgi", "--keyfile=x"])
-def test_what_it_does_not_do_is_refused_at_the_start(option: str, tmp_path: Path) -> None:
+def test_unsupported_options_are_refused_at_the_start(option: str, tmp_path: Path) -> None:
     (tmp_path / "x").touch()
     done = subprocess.run(
         [sys.executable, "-m", "gunicorn", f"-k{WORKER}", "-b127.0.0.1:0", option, "x:y"],

@@ -1,4 +1,4 @@
-"""What production shows to strangers, and what it keeps to itself."""
+"""Security in production: headers, cookies, hosts, and nothing internal in answers."""
 
 import json
 import re
@@ -23,7 +23,7 @@ PATHS = [*PAGES, TASKS, f"/api/{ALICE}/tasks/x", "/nothing", "/healthz", "/api/s
 
 
 def production() -> dict[str, str]:
-    """The environment that docs/deployment/install.md shows, with its placeholders filled in."""
+    """The environment from docs/deployment/install.md, with its placeholders filled in."""
     document = (PROJECT_ROOT / "docs/deployment/install.md").read_text()
     block = re.search(r"```dotenv\n(.+?)```", document, re.DOTALL)
     assert block
@@ -37,7 +37,7 @@ def production() -> dict[str, str]:
 def check_deploy(**changes: str) -> tuple[int, str]:
     """Exit code and output of the check, with the environment shown and these changes."""
     check = ("manage.py", "check", "--deploy", "--fail-level=WARNING")
-    # The tests' empty values keep a developer's .env file out.
+    # The tests' empty values override those of a developer's .env file.
     done = run("-W", "error", *check, **{**production(), **changes})
     return done.returncode, done.stdout + done.stderr
 
@@ -83,7 +83,7 @@ def test_every_answer_has_the_security_headers(db: None, path: str) -> None:
     assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert headers["Strict-Transport-Security"] == "max-age=31536000"
     assert not {"Server", "X-Powered-By", "Via"} & {*headers}
-    # Without TLS at the proxy: the same answer, no redirect and no promise.
+    # Without TLS at the proxy: the same answer, with no redirect and no HSTS.
     plain = Client().get(path)
     plain.getvalue()
     assert plain.status_code == response.status_code
@@ -91,7 +91,7 @@ def test_every_answer_has_the_security_headers(db: None, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_pages_run_nothing_that_is_not_from_here(db: None, path: str) -> None:
+def test_pages_load_nothing_from_other_hosts(db: None, path: str) -> None:
     response = Client(headers=HTTPS).get(path)
     assert response.status_code == 200
     policy = dict(part.strip().split(" ", 1)
@@ -133,14 +133,16 @@ def live() -> Iterator[LiveServer]:
 
 
 @pytest.mark.live
-def test_nothing_says_what_serves_it(live: LiveServer) -> None:
+def test_no_header_names_the_server_software(live: LiveServer) -> None:
     with httpx.Client(base_url=live.base_url, timeout=15) as client:
         for path in PATHS:
             assert not {"server", "x-powered-by", "via"} & {*client.get(path).headers}, path
 
 
 @pytest.mark.live
-def test_a_fault_of_ours_shows_nothing_and_is_found_by_its_request_id(live: LiveServer) -> None:
+def test_an_internal_error_reveals_nothing_and_is_logged_with_its_request_id(
+    live: LiveServer,
+) -> None:
     token = by_secret()
     headers = {**bearer(token), "X-Request-ID": ID}
     with httpx.Client(base_url=live.base_url, headers=headers, timeout=15) as client:

@@ -1,4 +1,4 @@
-"""POST with an Idempotency-Key: sent again it makes no second task."""
+"""POST with an Idempotency-Key: a retry creates no second task."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def task(api: API) -> Json:
     return api.post(TASKS, MILK, headers=KEY)
 
 
-def test_a_replay_answers_as_the_first_did(
+def test_a_replay_has_the_same_response(
     api: API, task: Json, django_assert_num_queries: Any
 ) -> None:
     first = api.last
@@ -36,7 +36,7 @@ def test_without_a_key_every_post_creates(api: API) -> None:
     assert len({api.post(TASKS, MILK)["id"] for _ in range(3)}) == 3
 
 
-def test_keys_are_compared_to_the_letter(api: API) -> None:
+def test_keys_are_compared_exactly(api: API) -> None:
     keys = ["k", "K", '"k"', "k,", "k,k", "%", "_", "*"]
     ids = {api.post(TASKS, MILK, headers={"Idempotency-Key": key})["id"] for key in keys}
     assert len(ids) == len(keys)
@@ -82,23 +82,23 @@ def test_it_refuses_a_key_used_with_another_payload(
     assert problem["code"] == "idempotency_key_reused"
     assert not {"ETag", "Location"} & set(api.last.headers)
     assert api.get(TASKS) == [task]
-    # The refused request has used nothing up.
+    # The refused request has not used the key.
     assert api.post(TASKS, MILK, headers=KEY) == task
 
 
-def test_a_replay_answers_the_task_as_it_is_now(api: API, task: Json) -> None:
+def test_a_replay_returns_the_current_task(api: API, task: Json) -> None:
     path = api.last["Location"]
     changed = api.patch(path, {"title": "Buy tea", "is_completed": True})
     tag = api.last["ETag"]
     assert api.post(TASKS, MILK, headers=KEY) == changed
     assert (api.last["ETag"], api.last["Location"]) == (tag, path)
-    # The payload is that of the create, and not what the task holds now.
+    # The payload is that of the create, not the current task.
     api.post(TASKS, {"title": "Buy tea", "is_completed": True}, 422, headers=KEY)
     assert api.get(path, headers={"If-None-Match": "x"}) == changed
 
 
 @pytest.mark.parametrize("payload", [MILK, {"title": "Buy tea"}])
-def test_after_a_delete_the_key_is_new_again(api: API, task: Json, payload: Json) -> None:
+def test_after_a_delete_the_key_can_be_used_again(api: API, task: Json, payload: Json) -> None:
     api.delete(api.last["Location"])
     anew = api.post(TASKS, payload, headers=KEY)
     assert anew["id"] != task["id"]
@@ -106,7 +106,7 @@ def test_after_a_delete_the_key_is_new_again(api: API, task: Json, payload: Json
     assert api.get(TASKS) == [anew]
 
 
-def test_another_owners_equal_key_is_another_key(api: API, task: Json) -> None:
+def test_the_same_key_of_another_owner_is_another_key(api: API, task: Json) -> None:
     bobs = api.post(f"/api/{BOB}/tasks", {"title": "Sell milk"}, headers=KEY)
     assert bobs["user_id"] == BOB
     assert api.post(TASKS, MILK, headers=KEY) == task
@@ -137,7 +137,7 @@ def test_every_visible_ascii_character_may_be_in_a_key(api: API, key: str) -> No
 @pytest.mark.parametrize(
     ("body", "status"), [({"title": ""}, 422), ({**MILK, "colour": "red"}, 422), ("{", 400)]
 )
-def test_a_refused_create_does_not_use_the_key_up(api: API, body: Any, status: int) -> None:
+def test_a_refused_create_does_not_use_its_key(api: API, body: Any, status: int) -> None:
     api.post(TASKS, body, status, headers=KEY)
     assert api.post(TASKS, MILK, headers=KEY)["title"] == "Buy milk"
 
@@ -166,7 +166,7 @@ def test_other_methods_ignore_it(api: API, task: Json, key: str) -> None:
     api.delete(path, 404, headers=headers)
 
 
-def test_conditions_have_no_part_in_it(api: API, task: Json) -> None:
+def test_preconditions_are_ignored(api: API, task: Json) -> None:
     for header in ("If-Match", "If-None-Match"):
         for tag in ("*", api.last["ETag"], '"x"'):
             assert api.post(TASKS, MILK, headers={**KEY, header: tag}) == task

@@ -1,4 +1,4 @@
-"""The start page and the start banner of development: what they lead to is there and works."""
+"""The start page and the banner of development: their links and commands work."""
 
 import html
 import json
@@ -31,7 +31,7 @@ def page(server: LiveServer) -> httpx.Response:
 
 
 def run(commands: str, server: LiveServer) -> Any:
-    """What the last of the commands prints, which is JSON."""
+    """The JSON that the last of the commands prints."""
     done = subprocess.run(
         ["bash", "-e"], input=commands + "\necho", env=server.environment, cwd=PROJECT_ROOT,
         check=True, capture_output=True, text=True,
@@ -67,7 +67,7 @@ def test_its_links_lead_somewhere(server: LiveServer, page: httpx.Response) -> N
 
 
 @pytest.mark.live
-def test_it_runs_nothing_that_is_not_from_here(page: httpx.Response) -> None:
+def test_it_loads_nothing_from_other_hosts(page: httpx.Response) -> None:
     policy = page.headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; ")
     assert "unsafe" not in policy

@@ -1,4 +1,4 @@
-"""Who may do what: every route of the URLconf, every verb, every kind of caller."""
+"""Permissions: every route of the URLconf, every method, every kind of client."""
 
 import time
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ BODIES = {
     "PATCH": {"is_completed": True},
 }
 
-# What the owner gets on each verb: the whole list of this service's routes, so that a new one
-# fails the suite until it has its row. What is not named is 405.
+# The status that the owner gets for each method, by route. A new route fails the suite until it is
+# listed here. Methods that are not named are 405.
 OWNERS = {
     "api/<uuid:user_id>/tasks": {"GET": 200, "HEAD": 200, "OPTIONS": 200, "POST": 201},
     "api/<uuid:user_id>/tasks/<uuid:id>": {
@@ -33,19 +33,19 @@ OWNERS = {
     },
     "api/<uuid:user_id>/tasks/<uuid:id>/complete": {"OPTIONS": 200, "PATCH": 200},
 }
-# These ask nobody for a token.
+# These need no token.
 OPEN = {
     "healthz": {"GET": 200, "HEAD": 200, "OPTIONS": 200},
     "readyz": {"GET": 200, "HEAD": 200, "OPTIONS": 200},
     "api/schema": {"GET": 200, "HEAD": 200, "OPTIONS": 200},
     "api/docs": {"GET": 200, "HEAD": 200, "OPTIONS": 200},
 }
-# Operators log in at these of the admin's; every other one of its pages sends them there.
+# The login pages of the admin; every other page redirects to them.
 ADMIN_OPEN = {"admin/login/", "admin/logout/", "admin/jsi18n/"}
 
 
 def routes(patterns: Any = None, prefix: str = "") -> Iterator[str]:
-    """Every route of the project, as it is written in the URLconf."""
+    """Every route of the project, as in the URLconf."""
     for pattern in get_resolver().url_patterns if patterns is None else patterns:
         route = prefix + str(pattern.pattern)
         if isinstance(pattern, URLResolver):
@@ -62,7 +62,7 @@ def tokens_are_asked_for(settings: Any) -> None:
 
 @pytest.fixture
 def task(db: None) -> Json:
-    """Alice's."""
+    """A task of Alice."""
     return API(**bearer(by_secret(ALICE))).create(ALICE, "Divorce lawyer", description="Secret")
 
 
@@ -78,18 +78,18 @@ def alices_data() -> list[Json]:
     return [dict(task) for task in Task.objects.filter(user_id=ALICE).values()]
 
 
-def test_every_route_has_its_row() -> None:
+def test_every_route_is_listed() -> None:
     assert {route for route in routes() if not route.startswith("admin/")} == {*OWNERS, *OPEN}
 
 
 @pytest.mark.parametrize("route", OWNERS)
 class TestOwnersRoute:
-    def test_the_owner_may(self, task: Json, route: str) -> None:
+    def test_the_owner_may_use_every_method(self, task: Json, route: str) -> None:
         api = API(**bearer(by_secret(ALICE)))
         for verb in VERBS:
             send(api, verb, url(route, ALICE, task["id"]), OWNERS[route].get(verb, 405))
 
-    def test_another_user_with_the_owners_path_may_not(
+    def test_another_user_with_the_owners_path_gets_403(
         self, task: Json, route: str, django_assert_num_queries: Any
     ) -> None:
         before, bob = alices_data(), API(**bearer(by_secret(BOB)))
@@ -99,9 +99,7 @@ class TestOwnersRoute:
             assert bob.last.content == (b"" if verb == "HEAD" else FORBIDDEN)
         assert alices_data() == before
 
-    def test_another_user_with_a_path_of_his_own_meets_nothing(
-        self, task: Json, route: str
-    ) -> None:
+    def test_another_user_with_their_own_path_gets_404(self, task: Json, route: str) -> None:
         before, bob = alices_data(), API(**bearer(by_secret(BOB)))
         for verb in VERBS:
             expected = OWNERS[route].get(verb, 405)
@@ -115,12 +113,12 @@ class TestOwnersRoute:
                 assert ALICE not in seen
                 headers = {k: v for k, v in bob.last.headers.items() if k != "X-Request-ID"}
                 answers.append((headers, bob.last.content))
-            if expected == 404:  # a task of hers is as if it had never been made
+            if expected == 404:  # as if her task did not exist
                 assert answers[0] == answers[1]
         assert alices_data() == before
 
     @pytest.mark.parametrize("token", ["none", "expired", "tampered"])
-    def test_nobody_without_a_token_that_holds_may(
+    def test_without_a_valid_token_every_request_is_401(
         self, task: Json, route: str, token: str, django_assert_num_queries: Any
     ) -> None:
         before = alices_data()
@@ -145,7 +143,7 @@ FORBIDDEN = (
 
 
 @pytest.mark.parametrize("route", OPEN)
-def test_an_open_route_asks_nobody(db: None, route: str) -> None:
+def test_an_open_route_needs_no_token(db: None, route: str) -> None:
     for headers in ({}, bearer(by_secret(BOB)), bearer("garbage")):
         api = API(**headers)
         for verb in VERBS:
@@ -153,7 +151,7 @@ def test_an_open_route_asks_nobody(db: None, route: str) -> None:
 
 
 def test_the_admin_is_not_opened_by_a_token(task: Json) -> None:
-    """Every page of it but the login sends the caller there, whatever token he has."""
+    """Every page redirects to the login, whatever token is sent."""
     client = API(**bearer(by_secret(ALICE))).client
     before = alices_data()
     for route in {route for route in routes() if route.startswith("admin/")} - ADMIN_OPEN:
@@ -168,8 +166,8 @@ def test_the_admin_is_not_opened_by_a_token(task: Json) -> None:
     assert alices_data() == before
 
 
-def test_of_several_errors_the_first_in_order_counts(task: Json) -> None:
-    """Everything is wrong with a request; one thing after another is mended."""
+def test_of_several_errors_the_first_in_order_is_reported(task: Json) -> None:
+    """Everything is wrong with a request, and one error after the other is corrected."""
     request: dict[str, Any] = {
         "method": "PUT",
         "path": f"/api/{ALICE}/tasks/nonsense/complete/more",
@@ -201,6 +199,6 @@ def test_of_several_errors_the_first_in_order_counts(task: Json) -> None:
 
 
 @pytest.mark.parametrize("spelled", [ALICE.upper(), ALICE.title()])
-def test_the_case_of_an_id_does_not_count(task: Json, spelled: str) -> None:
+def test_the_case_of_an_id_is_ignored(task: Json, spelled: str) -> None:
     for subject, path in ((spelled, ALICE), (ALICE, spelled)):
         assert API(**bearer(by_secret(subject))).get(f"/api/{path}/tasks") == [task]

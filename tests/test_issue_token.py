@@ -34,7 +34,7 @@ def test_the_service_takes_the_token(db: None, settings: Any, user: str) -> None
     [([], 3600), (["--ttl", "90"], 90), (["--ttl", "90s"], 90), (["--ttl=15m"], 900),
      (["--ttl=2h"], 7200), (["--ttl=7d"], 604_800)],
 )  # fmt: skip
-def test_it_holds_for_the_time_asked_for(arguments: list[str], seconds: int) -> None:
+def test_the_token_is_valid_for_the_requested_time(arguments: list[str], seconds: int) -> None:
     payload = jwt.decode(issue(ALICE, *arguments), SECRET, ["HS256"])
     assert payload == {"sub": ALICE, "iat": payload["iat"], "exp": payload["iat"] + seconds}
 
@@ -54,13 +54,13 @@ def test_it_rejects(arguments: list[str], problem: str) -> None:
         issue(*arguments)
 
 
-def test_it_refuses_where_the_issuer_alone_can_sign(settings: Any) -> None:
+def test_it_refuses_when_only_the_issuer_can_sign(settings: Any) -> None:
     settings.JWT_SECRET, settings.JWT_JWKS_URL = None, "https://issuer.example/jwks"
     with pytest.raises(CommandError, match="JWT_JWKS_URL is set: only the issuer has the keys"):
         issue(ALICE)
 
 
-def test_it_says_what_to_set_where_no_token_is_asked_for(settings: Any) -> None:
+def test_it_names_the_setting_when_no_token_is_needed(settings: Any) -> None:
     settings.AUTH_MODE, settings.JWT_SECRET = "none", None
     with pytest.raises(CommandError, match="Set AUTH_MODE=jwt, JWT_SECRET"):
         issue(ALICE)

@@ -1,4 +1,4 @@
-"""Rotating SECRET_KEY: what a former key made is accepted while that key is a fallback."""
+"""Rotating SECRET_KEY: cursors and sessions of a former key are valid while it is a fallback."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def test_an_operator_stays_logged_in(admin_user: User, settings: Any) -> None:
     assert operator.get("/admin/").status_code == 200
     settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
     settings.SECRET_KEY = "a new key " * 6
-    # The first answer makes the session anew with the new key, so the former one can go.
+    # The first answer signs the session with the new key.
     assert operator.get("/admin/").status_code == 200
     settings.SECRET_KEY_FALLBACKS = []
     assert operator.get("/admin/").status_code == 200

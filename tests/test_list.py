@@ -1,4 +1,4 @@
-"""GET /api/{user_id}/tasks: what is in it, filters, search and order."""
+"""GET /api/{user_id}/tasks: content, filters, search and order."""
 
 import gc
 import weakref
@@ -29,7 +29,7 @@ def test_it_returns_an_array_newest_first(api, django_assert_num_queries):
     assert "Link" not in api.last.headers
 
 
-def test_of_none_it_returns_an_empty_array(api):
+def test_without_tasks_it_returns_an_empty_array(api):
     api.create()
     assert api.get(f"/api/{CHARLIE}/tasks") == []
     assert api.last.content == b"[]"
@@ -84,7 +84,7 @@ def test_searches_of_255_astral_characters_are_taken(api):
 
 @pytest.fixture
 def locale(db):
-    """A database that sorts by language, as most do, where the server is built for it."""
+    """A database that sorts by language, as most do, if the server supports it."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM pg_collation WHERE collname = 'und-x-icu'")
@@ -93,7 +93,7 @@ def locale(db):
 
 
 def test_titles_are_ordered_by_code_point(locale, api):
-    # UTF-16 would put U+FF21 after U+1F600, a locale would put case and accents aside.
+    # UTF-16 would sort U+FF21 after U+1F600, and a locale would ignore case and accents.
     made = ["b", "B", "é", "z", "a", "10", "9", "Ａ", "😀", "~", "a b", "a-b", "ab", "e\u0301"]  # noqa: RUF001
     for title in made:
         api.create(title=title)
@@ -200,7 +200,7 @@ def test_it_names_every_bad_parameter(api):
 
 
 @pytest.mark.parametrize("query", ["?", "?&&", "?limit=1000", "?limit=3&", "?l%69mit=0003"])
-def test_it_takes_other_spellings_of_the_same(api, query):
+def test_it_accepts_other_spellings_of_a_query(api, query):
     made = [api.create()["id"] for _ in range(3)]
     assert [task["id"] for task in api.get(TASKS + query)] == made[::-1]
 

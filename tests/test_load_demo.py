@@ -32,7 +32,7 @@ def test_it_adds_tasks_that_the_api_shows(api: Any) -> None:
         assert api.put(f"/api/{SAMPLE_USER}/tasks/{task['id']}", task) == task
 
 
-def test_the_same_again_adds_nothing_and_more_adds_the_difference(db: None) -> None:
+def test_repeated_it_adds_only_the_missing_tasks(db: None) -> None:
     load_demo("--tasks=30")
     before = list(Task.objects.values())
     assert load_demo("--tasks=30").startswith("0 tasks added")
@@ -42,7 +42,7 @@ def test_the_same_again_adds_nothing_and_more_adds_the_difference(db: None) -> N
     assert Task.objects.count() == 40
 
 
-def test_it_goes_on_from_batch_to_batch(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_creates_tasks_in_batches(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.management.commands.load_demo.BATCH", 7)
     load_demo("--tasks=20")
     assert Task.objects.count() == 20
@@ -56,7 +56,7 @@ def test_it_shows_its_progress_on_a_terminal(db: None) -> None:
     assert "20 of 20" in last
 
 
-def test_without_debug_it_wants_to_be_forced(db: None, settings: Any) -> None:
+def test_without_debug_it_requires_force(db: None, settings: Any) -> None:
     settings.DEBUG = False
     with pytest.raises(CommandError, match="DEBUG is off"):
         load_demo("--tasks=5")

@@ -158,7 +158,7 @@ def server() -> Iterator[LiveServer]:
 
 
 @pytest.mark.live
-def test_no_line_of_the_server_holds_what_a_client_sent(server: LiveServer) -> None:
+def test_no_line_of_the_server_contains_what_a_client_sent(server: LiveServer) -> None:
     token = by_secret()
     key = str(uuid.uuid4())
     before = len(parsed(server))

@@ -132,7 +132,7 @@ def test_errors_are_counted_by_their_code_and_no_client_makes_a_series(server: L
 
 
 @pytest.mark.live
-def test_a_database_that_hangs_shows() -> None:
+def test_a_database_that_hangs_is_visible() -> None:
     with open_metered_server(WEB_CONCURRENCY="1") as server, lock(server):
         ask(server, sent := 4)
         assert wait_until(lambda: value(server, "database_breaker_open") == 1)
@@ -180,14 +180,14 @@ def test_metrics_are_on_loopback_and_never_on_the_public_port(server: LiveServer
 
 
 @pytest.mark.live
-def test_without_a_port_there_is_nothing() -> None:
+def test_without_a_port_no_metrics_are_kept() -> None:
     with open_live_server("sqlite") as server:
         assert len(psutil.Process(server.pid).net_connections()) == 1
         assert folders(server) == []
 
 
 @pytest.mark.live
-def test_a_port_in_use_is_told_and_waited_for(
+def test_a_port_in_use_is_reported_and_opened_later(
     live_server_factory: Callable[..., LiveServer],
 ) -> None:
     first = live_server_factory("sqlite", METRICS_PORT=str(free_port()))
@@ -243,7 +243,7 @@ def expressions(node: Any) -> Iterator[str]:
             yield from expressions(each)
 
 
-def test_the_files_and_the_page_name_the_metrics_that_there_are() -> None:
+def test_the_files_and_the_page_name_the_existing_metrics() -> None:
     kinds = (Counter, Gauge, Histogram)
     collectors = [m for m in vars(metrics).values() if isinstance(m, kinds)]
     made = {metric.name for collector in collectors for metric in collector.describe()}

@@ -1,4 +1,4 @@
-"""Migrations go past the pooler, wait for no lock for long, and are safe on a table in use."""
+"""Migrations bypass the pooler, do not wait long for locks, and are safe on a table in use."""
 
 import re
 import shutil
@@ -38,7 +38,7 @@ def test_migrate_goes_to_the_unpooled_server(postgres: PostgreSQL) -> None:
         assert done.returncode == 0, done.stderr
         assert pooled.connections == 0
         assert any("tasks_task" in statement for statement in unpooled.statements)
-        # Other commands, and `migrate` where it is told so, stay on the service's own.
+        # Other commands use the service's URL, and `migrate` does with --database=default.
         unpooled.reset()
         done = run("manage.py", "migrate", "--check", "--database=default", **urls)
         assert done.returncode == 0, done.stderr
@@ -47,7 +47,7 @@ def test_migrate_goes_to_the_unpooled_server(postgres: PostgreSQL) -> None:
 
 @pytest.mark.parametrize("via_pgbouncer", [False, True])
 def test_a_migration_gives_up_behind_a_held_lock(via_pgbouncer: bool) -> None:
-    """In less than a request's time, so that requests which queue up behind it are served."""
+    """In less time than a request may take, so that requests that wait for it are served."""
     with open_live_server(via_pgbouncer=via_pgbouncer) as server, Client(server) as client:
         task = client.create()
         environment = {"DATABASE_URL": server.environment["DATABASE_URL"]}
@@ -61,14 +61,14 @@ def test_a_migration_gives_up_behind_a_held_lock(via_pgbouncer: bool) -> None:
         assert re.search("^CommandError: .* lock timeout.*: another session", done.stderr, re.M)
         assert "Traceback" not in done.stderr
         assert client.ask("GET", "/readyz").status == 200
-        # Nothing stayed in a session that a pooler hands on.
+        # No setting stayed in a session that a pooler reuses.
         sql = "SELECT current_setting('lock_timeout')"
         with psycopg.connect(environment["DATABASE_URL"]) as session:
             assert session.execute(sql).fetchall() == [("0",)]
 
 
 def test_the_guide_leads_from_an_empty_project_to_a_served_api(postgres: PostgreSQL) -> None:
-    """The SQL of docs/neon.md is run to the letter, by an owner who is no superuser."""
+    """The SQL of docs/neon.md is run unchanged, by an owner who is not a superuser."""
     (sql,) = re.findall("```sql\n(.*?)```", (PROJECT_ROOT / "docs/neon.md").read_text(), re.DOTALL)
     postgres.execute("CREATE ROLE neondb_owner LOGIN CREATEROLE")
     postgres.create_database("neondb", "OWNER neondb_owner")
@@ -99,7 +99,7 @@ def test_the_guide_leads_from_an_empty_project_to_a_served_api(postgres: Postgre
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    """What a refused command has said: one line, and no traceback."""
+    """The message of a failed command: one line, and no traceback."""
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     return line
@@ -121,7 +121,7 @@ def test_a_database_that_is_not_in_utf_8_is_refused(postgres: PostgreSQL, encodi
         postgres.execute(f"DROP DATABASE {name}")
 
 
-def test_pgbouncer_tells_the_encoding(postgres: PostgreSQL) -> None:
+def test_behind_pgbouncer_the_encoding_is_checked_too(postgres: PostgreSQL) -> None:
     require_pgbouncer()
     postgres.create_database("behind", "ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
     with PgBouncer(postgres) as pgbouncer:
@@ -140,13 +140,13 @@ def test_without_its_database_the_web_server_starts_and_migrate_says_so() -> Non
         assert "cannot be reached" in answer.json()["detail"]
 
 
-def test_migrate_says_that_a_folder_cannot_be_written() -> None:
-    """Not even by root, as whom the tests may run."""
+def test_migrate_reports_a_folder_that_cannot_be_written() -> None:
+    """Even root, who may run the tests, cannot write to /proc."""
     line = one_line(run("manage.py", "migrate", DATABASE_URL="sqlite:////proc/db.sqlite3"))
     assert line == "CommandError: unable to open database file: /proc/db.sqlite3"
 
 
-def test_migrate_says_that_its_role_may_not_create_tables(postgres: PostgreSQL) -> None:
+def test_migrate_reports_a_role_that_may_not_create_tables(postgres: PostgreSQL) -> None:
     postgres.create_database("closed")
     postgres.execute("CREATE ROLE stranger LOGIN")
     try:

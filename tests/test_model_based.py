@@ -1,7 +1,7 @@
-"""Random requests, retries and races against a live server do what `tests.model` says.
+"""Random requests, retries and races against a live server, compared with `tests.model`.
 
-Random indeed, for about 10 s on each database; a failure prints the requests that led to it. With
-MODEL_SECONDS set it goes on for so long, and then takes minutes to shorten what failed.
+Each run is different, and takes about 10 s on each database. A failure prints the latest requests.
+MODEL_SECONDS sets a longer time; a failure is then also reduced to fewer requests, for minutes.
 """
 
 import os
@@ -28,7 +28,7 @@ PROFILE = settings(
     stateful_step_count=30,
     deadline=None,
     database=None,
-    derandomize=False,  # also under CI, where Hypothesis would have every run the same
+    derandomize=False,  # under CI, Hypothesis would otherwise repeat the same run
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )
@@ -47,7 +47,7 @@ OWNERS = 3
 
 @dataclass(frozen=True)
 class Op:
-    """A request before it is known which tasks and tags there are."""
+    """A request whose task and tags are chosen when it is sent."""
 
     verb: str
     owner: int = 0
@@ -62,14 +62,14 @@ def mostly(good: st.SearchStrategy[Any], *bad: Any) -> st.SearchStrategy[Any]:
     return st.integers(0, 15).flatmap(lambda n: st.sampled_from(bad) if n == 15 else good)
 
 
-# Letters of which both databases think alike: SQLite folds the case of ASCII only.
+# Letters that both databases compare alike: SQLite folds the case of ASCII only.
 text = st.text("abAB%_\\é鍵🥛", max_size=3)
 values = {
     "title": mostly(text.map(lambda t: f" {t}a"), "", "  ", "a" * 256, 5, None),
     "description": mostly(st.none() | text, "a" * 2001, False),
     "is_completed": mostly(st.booleans(), None, 1, "true"),
 }
-# Mostly few, so that a write often changes nothing and a create is often one met before.
+# Few values, so that writes often change nothing and creates are often repeated.
 few = {"title": st.sampled_from("ab"), "description": st.none(), "is_completed": st.booleans()}
 extra = {"id": st.just(NOBODYS), "colour": st.just("red")}
 some = st.fixed_dictionaries({}, optional=few) | st.fixed_dictionaries({}, optional=values)
@@ -95,7 +95,7 @@ queries = st.fixed_dictionaries(
         "limit": st.sampled_from(["1", "2", "3", "1000"]),
     },
 ).map(lambda query: tuple(query.items()))
-# Pages that are looked at again and again, so that the model sees their tags stay or change.
+# Pages that are often requested, so that the model sees whether their tags change.
 favourites = st.sampled_from(
     [(), (("limit", "1"), ("ordering", "created_at")), (("is_completed", "true"), ("limit", "2"))]
 )
@@ -124,7 +124,9 @@ class Tasks(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.model = Model()
-        self.owners = [str(uuid4()) for _ in range(OWNERS)]  # fresh: the database need not be
+        self.owners = [
+            str(uuid4()) for _ in range(OWNERS)
+        ]  # new, so that the database need not be empty
         self.made: list[tuple[str, str]] = []  # owner, id
         self.last: Request | None = None
         self.history: list[Any] = []
@@ -150,7 +152,7 @@ class Tasks(RuleBasedStateMachine):
 
     @rule(owner=st.integers(0, OWNERS - 1), query=queries)
     def walk(self, owner: int, query: tuple[tuple[str, str], ...]) -> None:
-        """Every page, by `next` to the end and by `prev` back to the beginning."""
+        """Follow `next` to the last page and `prev` back to the first."""
         params = dict(query)
         found = self.model.listed(self.owners[owner], params)
         limit = int(params.get("limit", 1000))
@@ -185,7 +187,7 @@ class Tasks(RuleBasedStateMachine):
             everything = Request("list", owner)
             then = (everything, self.ask(everything))
             self.history.append(then)
-            # Owners have nothing to do with each other, so each race of one is a race of its own.
+            # Owners do not affect each other, so the race is checked for each owner alone.
             own = [exchange for exchange in exchanges if exchange[0].owner == owner]
             after = self.model.take_at_once(own, then)
             self.check(after is not None, "no order of the requests gives these answers")
@@ -264,7 +266,7 @@ class Tasks(RuleBasedStateMachine):
 def client(
     request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
 ) -> Iterator[httpx.Client]:
-    caplog.set_level("WARNING", "httpx")  # a line for each request costs more than the request
+    caplog.set_level("WARNING", "httpx")  # logging a request costs more than the request
     with (
         open_live_server(request.param) as server,
         httpx.Client(base_url=server.base_url, timeout=10) as client,
@@ -273,7 +275,7 @@ def client(
 
 
 @pytest.mark.live
-def test_whatever_is_sent_the_model_explains_the_answers(client: httpx.Client) -> None:
+def test_the_model_explains_every_answer(client: httpx.Client) -> None:
     machine = type("Tasks", (Tasks,), {"client": client})
     end = time.monotonic() + float(SECONDS or 10)
     while time.monotonic() < end:

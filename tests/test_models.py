@@ -1,4 +1,4 @@
-"""Task and TaskQuerySet: constraints, keys, and the verbs, below HTTP."""
+"""Task and TaskQuerySet: constraints, keys and operations, without HTTP."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -25,7 +25,7 @@ def mine():
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Sets the service's clock; it stands still until it is set again."""
+    """A clock for the service that stands still until it is set again."""
 
     class Clock(datetime):
         moment = datetime.now(UTC)
@@ -59,7 +59,7 @@ def values(title, description=None, is_completed=False):
         ("description", "😀" * 2001, "task_description_length"),
     ],
 )
-def test_the_database_itself_holds_the_lengths(mine, field, value, constraint):
+def test_the_database_enforces_the_lengths(mine, field, value, constraint):
     row = mine.add(values("Buy milk"))
     with pytest.raises(IntegrityError, match=constraint), transaction.atomic():
         make_tasks(1, **{field: value})
@@ -79,7 +79,7 @@ def test_constraints_and_indexes_have_their_names():
     assert found["task_owner_created"]["columns"] == ["user_id", "created_at", "id"]
     key = found["task_idempotency_key"]
     assert (key["unique"], key["columns"]) == (True, ["user_id", "idempotency_key"])
-    # One without the owner would stand in the way of spreading tasks by owner.
+    # Without the owner it would prevent distributing tasks by owner.
     assert all("user_id" in c["columns"] or c["primary_key"] for c in found.values() if c["unique"])
 
 
@@ -103,7 +103,7 @@ def test_an_owner_uses_an_idempotency_key_once(mine):
     ],
     ids=str,
 )
-def test_a_uuid_of_version_7_tells_its_time(now):
+def test_a_uuid_of_version_7_contains_its_time(now):
     """RFC 9562 section 5.7, with 12 bits below the millisecond (section 6.2, method 3)."""
     id = uuid7(now)
     assert (id.version, id.variant) == (7, "specified in RFC 4122")
@@ -123,7 +123,7 @@ def test_uuids_of_later_microseconds_are_greater():
 # The owner ------------------------------------------------------------------------------------
 
 
-def test_an_owners_set_carries_the_filter(mine):
+def test_the_queryset_of_an_owner_is_filtered(mine):
     (id,) = make_tasks(1)
     make_tasks(2, user_id=UUID(BOB))
     assert "user_id" in str(mine.query.where)
@@ -162,7 +162,7 @@ def test_an_owners_set_carries_the_filter(mine):
     ],
     ids=["add", "fetch", "page", "change", "toggle", "remove"],
 )
-def test_verbs_refuse_a_set_that_is_not_all_of_an_owners(
+def test_bulk_operations_refuse_querysets_without_an_owner(
     mine, narrow, verb, django_assert_num_queries
 ):
     with django_assert_num_queries(0), pytest.raises(NotOwned):
@@ -197,7 +197,7 @@ def test_updated_at_rises_with_every_change_whatever_the_clock_does(mine, clock,
 
 @pytest.mark.parametrize("step", STEPS, ids=str)
 @pytest.mark.parametrize("description", [None, "", "x"])
-def test_a_change_that_changes_nothing_moves_nothing(mine, clock, step, description):
+def test_a_change_without_effect_keeps_updated_at(mine, clock, step, description):
     row = mine.add(values("Buy milk", description, True))
     same = {"title": "Buy milk", "description": description, "is_completed": True}
     for fields in (["title"], ["description"], ["is_completed"], list(same)):
@@ -208,8 +208,8 @@ def test_a_change_that_changes_nothing_moves_nothing(mine, clock, step, descript
         assert mine.change(UUID(row["id"]), {**same, "description": description_}) != row
 
 
-def test_times_of_the_orm_and_of_the_statements_compare(mine, clock):
-    """SQLite keeps a time without a fraction in another form than one with."""
+def test_times_of_the_orm_and_of_the_statements_are_comparable(mine, clock):
+    """SQLite stores a time without a fraction in another form."""
     clock.moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     row = mine.add(values("statement"))
     (id,) = make_tasks(1, created_at=clock.moment + timedelta(microseconds=1))

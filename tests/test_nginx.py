@@ -38,7 +38,7 @@ def client(nginx: Nginx) -> Iterator[httpx.Client]:
         timeout=30,
         headers={"Host": Nginx.name},
     ) as client:
-        # The certificate is for the name, the connection goes to the address.
+        # The certificate is for the name, but the connection is to the address.
         client.event_hooks["request"] = [
             lambda request: request.extensions.update(sni_hostname=Nginx.name)
         ]
@@ -100,7 +100,7 @@ def test_only_attempts_to_log_in_are_limited(client: httpx.Client) -> None:
     assert client.post(TASKS, json={"title": "x"}).status_code == 201
 
 
-def test_a_service_that_is_away_is_502_until_it_is_back(
+def test_an_unavailable_service_is_502_until_it_is_back(
     client: httpx.Client, service: LiveServer
 ) -> None:
     client.headers["X-Request-ID"] = "from-the-client"

@@ -106,13 +106,13 @@ def test_every_status_of_the_contract_is_declared(document):
     assert declared == OPERATIONS
 
 
-def test_tokens_are_for_the_tasks_alone(document):
+def test_only_tasks_need_a_token(document):
     for operation in operations(document).values():
         assert operation["security"] == ([{"bearer": []}] if "tasks" in operation["tags"] else [])
     assert document["components"]["securitySchemes"]["bearer"]["bearerFormat"] == "JWT"
 
 
-def test_without_authentication_it_speaks_of_none(api, document, settings):
+def test_without_authentication_it_mentions_none(api, document, settings):
     settings.AUTH_MODE = "none"
     open_to_all = api.get("/api/schema")
     for operation in operations(document).values():
@@ -148,7 +148,7 @@ def test_its_titles_are_exactly_those_that_are_accepted():
     assert not re.search(NO_NULL_CHARACTERS, "a\0")
 
 
-def test_the_documentation_needs_nothing_from_elsewhere(api):
+def test_the_documentation_needs_no_other_host(api):
     page = api.get("/api/docs").decode()
     assert api.last["Content-Security-Policy"] == (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "

@@ -17,7 +17,7 @@ LINK = re.compile(r'<(/[!-;=?-~]+)>; rel="(next|prev)"')  # URI characters only:
 
 
 def links(api):
-    """Address by relation."""
+    """The URL of each relation."""
     header = api.last.headers.get("Link", "")
     found = LINK.findall(header)
     assert header == ", ".join(f'<{url}>; rel="{rel}"' for url, rel in found)
@@ -25,7 +25,7 @@ def links(api):
 
 
 def walk(api, path, rel="next"):
-    """Yield the page at a path, and on from there."""
+    """Yield the page at a path and all following ones."""
     while path:
         yield [task["id"] for task in api.get(path)]
         path = links(api).get(rel)
@@ -46,7 +46,7 @@ def walk_in_a_crowd(api, path, rel, present):
         page = [task["id"] for task in api.get(path)]
         path = links(api).get(rel)
         seen += page
-        # Some seen, some to come, and the two that the cursors of this page are made of.
+        # Some of earlier and of later pages, and the two that this page's cursors are made from.
         gone = {*Random(len(seen)).sample(sorted(present), 20), *page[:1], *page[-1:]}
         Task.objects.filter(id__in=gone).delete()
         present = present - gone
@@ -57,8 +57,8 @@ def walk_in_a_crowd(api, path, rel, present):
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
-def test_while_others_come_and_go_each_surviving_task_comes_exactly_once(api, ordering):
-    """5,000 tasks of the same times and title: nothing but the ids orders them."""
+def test_each_task_is_listed_once_while_others_are_added_and_deleted(api, ordering):
+    """5,000 tasks with the same times and title, so that only the ids order them."""
     make_tasks(10, user_id=UUID(BOB))
     ids = set(make_tasks(5000))
     last = walk_in_a_crowd(api, f"{TASKS}?ordering={ordering}&limit=500", "next", ids)
@@ -71,7 +71,7 @@ def test_while_others_come_and_go_each_surviving_task_comes_exactly_once(api, or
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
-def test_both_ways_lead_through_the_same_tasks(api, ordering):
+def test_next_and_prev_lead_through_the_same_tasks(api, ordering):
     titles = ["a", "B", "é", "😀", "Ａ", "a" * 255, "😀" * 255]  # noqa: RUF001
     for title in titles:
         make_tasks(5, title)
@@ -103,7 +103,7 @@ def test_a_page_costs_one_query_and_no_count(api, django_assert_num_queries):
     assert "OFFSET" not in sql
 
 
-def test_links_stand_only_where_there_is_more(api):
+def test_links_appear_only_where_there_are_more_tasks(api):
     make_tasks(4)
     for limit, pages in ((4, 1), (1000, 1), (2, 2), (3, 2)):
         found = list(walk(api, f"{TASKS}?limit={limit}"))
@@ -145,7 +145,7 @@ def test_the_limit_may_change_between_pages(api):
     assert [t["id"] for t in api.get(f"{TASKS}?cursor={back}&limit=1000")] == ids[:2]
 
 
-def test_an_emptied_page_leads_back(api):
+def test_an_emptied_page_links_back(api):
     make_tasks(6)
     ids = [task["id"] for task in api.get(TASKS)]
     api.get(f"{TASKS}?limit=2")
@@ -163,7 +163,7 @@ def test_an_emptied_page_leads_back(api):
     assert api.get(both["next"]) == api.get(both["prev"]) == []
 
 
-def test_a_cursor_holds_where_its_task_is_gone(api):
+def test_a_cursor_is_valid_after_its_task_is_deleted(api):
     make_tasks(4)
     ids = [task["id"] for task in api.get(TASKS)]
     api.get(f"{TASKS}?limit=2")
@@ -190,7 +190,7 @@ def cursor(api):
         f"{TASKS}?search=None&",
     ],
 )
-def test_a_cursor_is_for_one_list_only(api, cursor, path, django_assert_num_queries):
+def test_a_cursor_is_valid_for_one_list_only(api, cursor, path, django_assert_num_queries):
     with django_assert_num_queries(0):
         problem = api.get(f"{path}cursor={cursor}", 400)
     assert problem["code"] == "invalid_cursor"
@@ -217,7 +217,7 @@ def test_a_cursor_of_another_spelling_is_refused(api, cursor, django_assert_num_
         cursor.swapcase(),
         cursor * 2,
     ]
-    # The last character of base64 may hold bits that mean nothing: those have to be zero.
+    # The last character of base64 may have unused bits, which must be zero.
     digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     spellings += [cursor[:-1] + digit for digit in digits if digit != cursor[-1]]
     with django_assert_num_queries(0):
@@ -232,13 +232,13 @@ def test_a_cursor_of_another_key_is_refused(api, cursor, settings):
     assert api.get(f"{TASKS}?cursor={cursor}", 400)["code"] == "invalid_cursor"
 
 
-def test_a_cursor_of_a_former_key_goes_on(api, cursor, settings):
+def test_a_cursor_made_with_a_former_key_is_valid(api, cursor, settings):
     settings.SECRET_KEY_FALLBACKS = ["an even older key", settings.SECRET_KEY]
     settings.SECRET_KEY = "another key"
     assert len(api.get(f"{TASKS}?cursor={cursor}")) == 2
 
 
-def test_a_cursor_does_not_reveal_the_title_that_it_holds(api):
+def test_a_cursor_does_not_reveal_its_title(api):
     for _ in range(2):
         api.create(title="A secret errand")
     api.get(f"{TASKS}?ordering=title&limit=1")
@@ -247,7 +247,7 @@ def test_a_cursor_does_not_reveal_the_title_that_it_holds(api):
     assert b"ordering" not in raw
 
 
-def test_a_task_that_changes_its_place_is_no_error(api):
+def test_a_task_may_change_its_place_between_pages(api):
     make_tasks(6, "b")
     ids = [task["id"] for task in api.get(f"{TASKS}?ordering=title&limit=3")]
     following = links(api)["next"]

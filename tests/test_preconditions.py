@@ -68,7 +68,7 @@ def tag(api: API, task: Json) -> str:
 
 
 @every_write
-def test_it_writes_in_one_statement_where_the_tag_holds(
+def test_a_write_with_the_current_tag_takes_one_statement(
     api: API, path: str, tag: str, write: Write, django_assert_num_queries: Any
 ) -> None:
     # UPDATE … WHERE user_id = … AND id = … AND strpos(…, updated_at) > 0 RETURNING …
@@ -86,23 +86,23 @@ def test_it_writes_in_one_statement_where_the_tag_holds(
 
 
 @every_write
-def test_it_answers_412_with_the_current_tag_where_not(
+def test_a_write_with_another_tag_is_412_with_the_current_one(
     api: API, path: str, tag: str, write: Write, django_assert_num_queries: Any
 ) -> None:
     current = api.patch(path, {"description": "Two pints"})
     new_tag = api.last["ETag"]
-    # the UPDATE meets nothing; SELECT … tells 412 from 404
+    # the UPDATE finds no row; SELECT … tells 412 from 404
     with django_assert_num_queries(2):
         problem = write.send(api, path, 412, If_Match=tag)
     assert problem["code"] == "precondition_failed"
     assert api.last["ETag"] == new_tag
     assert api.get(path) == current
-    # With the tag out of the 412 the same request is done.
+    # With the tag from the 412 the same request succeeds.
     write.send(api, path, If_Match=new_tag)
 
 
 @pytest.mark.parametrize("header", HOLDING)
-def test_it_holds_where_one_tag_is_the_tasks(api: API, path: str, tag: str, header: str) -> None:
+def test_one_matching_tag_of_several_suffices(api: API, path: str, tag: str, header: str) -> None:
     assert api.patch(f"{path}/complete", headers={"If-Match": header.replace("{tag}", tag)})
 
 
@@ -121,7 +121,7 @@ def test_a_weak_or_malformed_tag_matches_nothing(
     [(None, 1), ("*", 1), ("{tag}", 2), (STALE, 2), ("W/{tag}", 2), ("x", 2)],
 )
 @every_write
-def test_a_task_that_is_not_there_is_404_whatever_it_says(
+def test_a_missing_task_is_404_whatever_the_precondition(
     api: API,
     task: Json,
     tag: str,
@@ -153,7 +153,7 @@ def test_a_task_that_is_not_there_is_404_whatever_it_says(
         Write("POST", "", FULL, 405),
     ],
 )
-def test_what_is_wrong_with_the_request_itself_comes_first(
+def test_errors_of_the_request_itself_come_first(
     api: API, task: Json, write: Write, place: str, header: str, django_assert_num_queries: Any
 ) -> None:
     with django_assert_num_queries(0):
@@ -166,7 +166,7 @@ def test_dates_are_ignored(api: API, path: str, write: Write) -> None:
 
 
 @pytest.mark.parametrize("name", ["put", "patch", "toggle", "set"])
-def test_sent_twice_it_is_done_once(api: API, path: str, tag: str, name: str) -> None:
+def test_a_write_sent_twice_is_done_once(api: API, path: str, tag: str, name: str) -> None:
     done = WRITES[name].send(api, path, If_Match=tag)
     own_tag = api.last["ETag"]
     WRITES[name].send(api, path, 412, If_Match=tag)
@@ -174,7 +174,7 @@ def test_sent_twice_it_is_done_once(api: API, path: str, tag: str, name: str) ->
     assert api.get(path) == done
 
 
-def test_a_write_that_changes_nothing_leaves_the_tag_good(api: API, path: str, tag: str) -> None:
+def test_a_write_without_effect_keeps_the_tag(api: API, path: str, tag: str) -> None:
     for _ in range(2):
         api.put(path, UNCHANGED, headers={"If-Match": tag})
         assert api.last["ETag"] == tag
@@ -221,7 +221,7 @@ def test_a_write_with_another_if_none_match_is_done_in_one_statement(
         write.send(api, path, If_None_Match=STALE, If_Match=tag)
 
 
-def test_creating_takes_no_notice(api: API) -> None:
+def test_a_create_ignores_preconditions(api: API) -> None:
     for header in (STALE, "x", "*"):
         for name in ("If-Match", "If-None-Match"):
             api.post(TASKS, {"title": "Buy tea"}, headers={name: header})

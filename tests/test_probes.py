@@ -21,7 +21,7 @@ def test_health_touches_no_database(api, path, django_assert_num_queries):
     assert api.last["Cache-Control"] == "private, no-cache"
 
 
-def test_health_is_well_without_a_database(client):
+def test_health_needs_no_database(client):
     """No `db` fixture: pytest-django would refuse the connection."""
     assert client.get("/healthz").json() == {"status": "ok"}
 
@@ -39,7 +39,7 @@ def test_it_is_not_ready_while_a_migration_is_pending(api, app):
     assert problem["code"] == "migrations_pending"
     assert f"{app}.{last.name}" in problem["detail"]
     assert int(api.last["Retry-After"]) > 0
-    # Health and the API itself do not wait for it.
+    # Health and the API itself do not depend on it.
     assert api.get("/healthz") == {"status": "ok"}
     last.save(force_insert=True)
     assert api.get("/readyz")["migrations"] == "ok"
@@ -47,7 +47,7 @@ def test_it_is_not_ready_while_a_migration_is_pending(api, app):
 
 @contextmanager
 def changed(sql: str) -> Iterator[None]:
-    """With a change to the database, which is undone."""
+    """Change the database, and undo it after the block."""
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(sql)
@@ -100,13 +100,13 @@ def test_it_is_not_ready_on_a_file_that_cannot_be_written(api):
 
 @pytest.fixture(scope="module")
 def restricted(postgres: PostgreSQL) -> Iterator[LiveServer]:
-    """A service whose role has no more rights than it needs."""
+    """A service whose role has only the rights it needs."""
     postgres.execute("CREATE ROLE restricted LOGIN")
     with open_live_server(user="restricted", WEB_CONCURRENCY="1", WEB_THREADS="1") as server:
         for sql in (
             "GRANT SELECT ON django_migrations TO restricted",
             "GRANT SELECT, INSERT, DELETE ON tasks_task TO restricted",
-            # Not those that never change.
+            # Not the columns that never change.
             "GRANT UPDATE (title, description, is_completed, updated_at, idempotency_key)"
             " ON tasks_task TO restricted",
         ):
@@ -152,7 +152,7 @@ def test_it_is_ready_while_the_table_is_locked(restricted: LiveServer) -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 @pytest.mark.parametrize("headers", [{"Accept": "text/plain"}, {"Accept": "image/*;q=0"}, {}])
-def test_probes_ask_for_nothing(api, path, headers):
+def test_probes_require_no_headers(api, path, headers):
     """No token, no host, no Accept."""
     headers = {**headers, "Host": "10.0.0.1:8000", "Authorization": "Bearer nonsense"}
     assert api.get(path, headers=headers)["status"] == "ok"

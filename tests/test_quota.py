@@ -1,4 +1,4 @@
-"""MAX_TASKS_PER_OWNER: a create beyond it is 409, in the same one statement."""
+"""MAX_TASKS_PER_OWNER: a create beyond it is 409, checked in the same statement."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def quota(settings: Any) -> None:
     settings.MAX_TASKS_PER_OWNER = 3
 
 
-def test_a_create_beyond_it_is_409(api: API, django_assert_num_queries: Any) -> None:
+def test_a_create_beyond_the_quota_is_409(api: API, django_assert_num_queries: Any) -> None:
     tasks = [api.create() for _ in range(3)]
     # INSERT … SELECT … WHERE 3 > (SELECT count(*) …) … RETURNING …
     with django_assert_num_queries(1):
@@ -41,7 +41,7 @@ def test_a_key_used_before_is_not_refused(api: API, django_assert_num_queries: A
     api.create()
     with django_assert_num_queries(1):
         assert api.post(TASKS, MILK, headers=key) == first
-    # Another payload: a second statement tells why no task came back.
+    # Another payload: a second statement finds out why no row was returned.
     with django_assert_num_queries(2):
         assert api.post(TASKS, {"title": "x"}, 422, headers=key)["code"] == "idempotency_key_reused"
         with_new_key = {"Idempotency-Key": "new"}
@@ -50,9 +50,7 @@ def test_a_key_used_before_is_not_refused(api: API, django_assert_num_queries: A
     assert len(api.get(TASKS)) == 3
 
 
-def test_a_refused_create_is_one_even_with_fewer_tasks_allowed_than_there_are(
-    api: API, settings: Any
-) -> None:
+def test_a_create_is_refused_when_the_quota_was_lowered(api: API, settings: Any) -> None:
     api.create()
     api.create()
     settings.MAX_TASKS_PER_OWNER = 1

@@ -128,7 +128,7 @@ def test_without_authentication_the_limit_is_per_client_address() -> None:
         assert statuses("203.0.113.2") == [200, 200, 429]
 
 
-def test_a_client_address_may_fail_to_authenticate_a_tenth_as_often() -> None:
+def test_failures_to_authenticate_are_limited_to_a_tenth() -> None:
     with (
         serve(**JWT, RATE_LIMIT="30/hour;500/day") as server,
         httpx.Client(base_url=server.base_url) as client,

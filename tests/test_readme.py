@@ -1,4 +1,4 @@
-"""The documents say what the service does. `make sessions` writes the outputs that they show."""
+"""The output shown in the documents is what the service prints; `make sessions` writes it."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def commands(document: str) -> Iterator[tuple[str, str]]:
 
 
 class Names:
-    """Ids and times by order of appearance: which ones are equal counts, not which they are."""
+    """Replace ids and times by numbers in order of appearance, so that only equality matters."""
 
     def __init__(self) -> None:
         self.seen: dict[str, str] = {}

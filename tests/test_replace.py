@@ -30,7 +30,7 @@ def test_it_replaces(api, task, path, django_assert_num_queries):
     assert api.get(path) == new
 
 
-def test_what_was_got_can_be_put(api, task, path):
+def test_a_task_can_be_put_as_it_was_received(api, task, path):
     """Read-only fields are ignored, and a write that changes nothing moves nothing."""
     assert api.put(path, task) == task
     assert api.last["ETag"] == task_etag(task)
@@ -41,7 +41,7 @@ def test_what_was_got_can_be_put(api, task, path):
 
 
 @pytest.mark.parametrize("field", NEW)
-def test_all_three_are_required(api, task, path, field):
+def test_all_three_fields_are_required(api, task, path, field):
     body = {name: value for name, value in NEW.items() if name != field}
     problem = api.put(path, body, 422)
     assert [(e["field"], e["code"]) for e in problem["errors"]] == [(field, "required")]
@@ -50,7 +50,7 @@ def test_all_three_are_required(api, task, path, field):
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=shown)
-def test_text_comes_back_to_the_letter(api, path, text):
+def test_text_is_returned_unchanged(api, path, text):
     new = api.put(path, {**NEW, "title": f" {text}\n", "description": f" {text}\n"})
     assert (new["title"], new["description"]) == (text, f" {text}\n")
     assert api.get(path) == new
@@ -72,12 +72,12 @@ def test_it_rejects_bad_fields(api, task, path, field, value, code, django_asser
     assert api.get(path) == task
 
 
-def test_it_takes_no_merge_patch(api, task, path):
+def test_it_refuses_merge_patch(api, task, path):
     api.put(path, NEW, 415, content_type="application/merge-patch+json")
     assert api.get(path) == task
 
 
-def test_of_what_is_not_there_it_makes_nothing(api, task, django_assert_num_queries):
+def test_a_missing_task_is_404_and_not_created(api, task, django_assert_num_queries):
     with django_assert_num_queries(1):
         assert api.put(MISSING, NEW, 404)["code"] == "not_found"
     api.put(f"/api/{BOB}/tasks/{task['id']}", NEW, 404)

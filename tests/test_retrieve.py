@@ -49,7 +49,7 @@ def test_times_have_six_digits_always(api, time):
     assert api.get(f"{TASKS}/{task['id']}") == task
 
 
-def test_parameters_are_no_part_of_it(api):
-    """The strict parameters are the list's."""
+def test_query_parameters_are_ignored(api):
+    """Only a list is strict about its parameters."""
     task = api.create()
     assert api.get(f"{TASKS}/{task['id']}?_=1700000000") == task

@@ -1,4 +1,4 @@
-"""One round trip to the database per request, and none where none is needed: at the socket."""
+"""Round trips to the database, counted at the socket: at most one for almost every request."""
 
 import time
 import uuid
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.live
 
 PROBES = [
     Row("health", "GET", "/healthz", round_trips=0),
-    # The migrations, and what requests need.
+    # The applied migrations; the table, its columns and rights.
     Row("readiness", "GET", "/readyz", round_trips=2),
 ]
 DOCUMENTS = [
@@ -34,11 +34,11 @@ ONE_THREAD: Any = {"WEB_CONCURRENCY": "1", "WEB_THREADS": "1"}  # so that one co
 
 @pytest.fixture(scope="module", params=["direct", "pgbouncer", "citus"])
 def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
-    """The proxy is next to the service."""
+    """The proxy is between the service and PgBouncer, if there is one."""
     through = request.param == "pgbouncer"
     vendor = "citus" if request.param == "citus" else "postgresql"
     with open_live_server(vendor, via_pgbouncer=through, proxy=True, **ONE_THREAD) as live:
-        assert live.proxy.connections == 1  # the start has looked at the encoding, and no more
+        assert live.proxy.connections == 1  # at the start the encoding is checked, and no more
         assert live.proxy.statements == []
         yield live
 
@@ -65,8 +65,8 @@ def encrypted() -> Iterator[PostgreSQL]:
 
 
 def test_tls_costs_no_round_trip_and_no_reconnection(encrypted: PostgreSQL) -> None:
-    """With the certificate verified. A session ticket, which the server sends unasked, would look
-    like the end of the session that the health check looks for."""
+    """The server sends a session ticket unasked, which the health check must not take for the end
+    of the session."""
     with open_live_server(postgres=encrypted, proxy=True, **ONE_THREAD) as server:
         server.stop()
         url = server.environment["DATABASE_URL"].replace("127.0.0.1", "localhost")
@@ -109,7 +109,7 @@ def test_a_request_takes_one_round_trip_and_no_session_state(server: LiveServer)
         assert wrong == []
 
 
-def test_a_token_is_judged_without_the_database() -> None:
+def test_a_token_is_verified_without_the_database() -> None:
     secret = "of 32 bytes or more, as RFC 7518 has it"
     with (
         open_live_server(proxy=True, AUTH_MODE="jwt", JWT_SECRET=secret, **ONE_THREAD) as server,

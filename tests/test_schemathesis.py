@@ -1,7 +1,7 @@
-"""schemathesis holds the live service against its OpenAPI document, with all of its checks.
+"""schemathesis compares the live service with its OpenAPI document, with all of its checks.
 
-`make fuzz` does the same at length: FUZZ_SECONDS is the time of both runs together. Without it a
-number of examples is the limit, not the clock, so that a busy machine reaches every phase as well.
+`make fuzz` does the same for longer: FUZZ_SECONDS is the time of both runs together. Without it the
+number of examples is limited, not the time, so that every phase is reached on a busy machine too.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ pytestmark = pytest.mark.live
 SECONDS = os.environ.get("FUZZ_SECONDS")
 EXAMPLES = 10  # of each operation, where FUZZ_SECONDS does not set the limit
 
-# Most requests are about one owner's tasks, or they would meet none. The rest are anybody's.
+# Most requests are about one owner's tasks; with random owners they would find none.
 CONFIG = f"""
 [dictionaries.owners]
 values = ["{ALICE}"]
 [parameters]
 "path.user_id" = {{ dictionary = "owners", probability = 0.9 }}
 """
-# All requests are Alice's; what she could read is then asked for by Bob, who must not get it.
+# Alice sends all requests. What she could read Bob asks for as well, and must not get.
 CONFIG_JWT = f"""{CONFIG}
 [auth.wfc]
 path = "users.json"
@@ -56,7 +56,7 @@ def users(**tokens: str) -> str:
 
 
 def fuzz(server: LiveServer, folder: Path, config: str) -> str:
-    """All that schemathesis prints; AssertionError with it, and how to repeat it, on a failure."""
+    """The output of schemathesis; a failure raises AssertionError with it."""
     (folder / "schemathesis.toml").write_text(config)
     (folder / "users.json").write_text(
         users(alice=by_secret(ALICE, exp=2**32), bob=by_secret(BOB, exp=2**32))

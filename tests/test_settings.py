@@ -1,4 +1,4 @@
-"""Settings: a bad one stops every command with one line that names it."""
+"""Settings: every command ends with one line that names a bad one."""
 
 import runpy
 import subprocess
@@ -19,14 +19,14 @@ JWKS = "https://issuer.example/jwks"
 
 @pytest.fixture
 def environ(monkeypatch):
-    """An environment of the test's own, for what reads it in this process."""
+    """The process's environment, replaced for the test."""
     values = {**ENVIRONMENT, "DATABASE_URL": SQLITE}
     monkeypatch.setattr(env, "os", SimpleNamespace(environ=values))
     return values
 
 
 def read(environ, **variables: str) -> dict[str, Any]:
-    """What settings.py makes of the suite's environment but for some variables."""
+    """The values of settings.py for the suite's environment with some changes."""
     environ.update(variables)
     return runpy.run_path(str(PROJECT_ROOT / "todo_project" / "settings.py"))
 
@@ -36,7 +36,7 @@ def run(command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     return servers.run(*command.split(), **{"DATABASE_URL": SQLITE, **variables})
 
 
-# The variable to blame, and what is set beside a good environment.
+# The variable that the message names, and the changes to a good environment.
 BAD = [
     ("DEBUG", {"DEBUG": "maybe"}),
     ("DEBUG", {"DEBUG": "2"}),
@@ -168,7 +168,7 @@ def test_gunicorn_alone_starts_the_service_as_well():
 
 
 GOOD = [
-    # What a fresh clone has, and nothing else.
+    # The environment of a new clone.
     dict.fromkeys([*ENVIRONMENT, "DATABASE_URL"], "") | {"DEBUG": "true"},
     {"DATABASE_URL": NEON, "DATABASE_URL_UNPOOLED": f"{NEON}?sslmode=require"},
     {"AUTH_MODE": "jwt", "BETTER_AUTH_SECRET": KEY, "JWT_JWKS_URL": JWKS},
@@ -189,7 +189,7 @@ def test_good_settings_pass(environ, variables):
 
 
 @pytest.mark.live
-def test_the_checks_are_content():
+def test_the_system_checks_pass():
     jwt = {"AUTH_MODE": "jwt", "JWT_JWKS_URL": JWKS, "JWT_ISSUER": "https://issuer.example"}
     done = run("manage.py check --deploy --fail-level WARNING", **jwt)
     assert (done.returncode, done.stderr) == (0, "")
@@ -201,7 +201,7 @@ def test_defaults(environ):
     assert values["DATABASES"]["default"]["NAME"] == str(PROJECT_ROOT / "db.sqlite3")
     assert list(values["DATABASES"]) == ["default"]
     assert values["WEB_CONCURRENCY"] > 0
-    # Made anew each time, not a constant.
+    # Generated at each start, not a constant.
     assert len({values["SECRET_KEY"], *(read(environ)["SECRET_KEY"] for _ in range(9))}) == 10
     assert read(environ, **ENVIRONMENT, DATABASE_URL=SQLITE)["DEBUG"] is False
 

@@ -20,7 +20,7 @@ LISTS = [
 def is_narrowed(statement: str) -> bool:
     """Whether a statement reads and writes tasks of one owner only, or none at all.
 
-    Understands the shapes that the service sends; what it does not understand fails.
+    Knows the statements that the service sends; it is False for others.
     """
     sql = " ".join(statement.split())
     if "tasks_task" not in sql:
@@ -38,7 +38,7 @@ def is_narrowed(statement: str) -> bool:
         sql,
     ):
         return "user_id" in insert[1].split(", ") and insert[2] == "user_id"
-    # The first condition, and joined to all others by AND: an OR stands in brackets only.
+    # It is the first condition, joined to the others by AND: an OR is in brackets.
     narrowed = re.match(
         r"(SELECT .* FROM|UPDATE|DELETE FROM) tasks_task (SET .* )?WHERE user_id = \$\d+(?= |$)",
         sql,
@@ -52,7 +52,7 @@ def is_narrowed(statement: str) -> bool:
 
 
 @pytest.mark.live
-def test_a_quota_counts_the_owners_tasks_alone() -> None:
+def test_a_quota_counts_only_the_owners_tasks() -> None:
     with open_live_server(proxy=True, MAX_TASKS_PER_OWNER="2") as server, Client(server) as client:
         for key in ("a", "b", "a", "c"):
             answer = client.ask(
@@ -82,7 +82,7 @@ def test_the_api_touches_no_task_but_the_owners() -> None:
         statements = set(server.proxy.statements)
     on_tasks = [statement for statement in statements if "tasks_task" in statement]
     verbs = {statement.split()[0] for statement in on_tasks}
-    assert verbs == {"SELECT", "INSERT", "UPDATE", "DELETE"}  # all of it was seen
+    assert verbs == {"SELECT", "INSERT", "UPDATE", "DELETE"}  # every kind was seen
     assert len(on_tasks) > 2 * len(LISTS)
     assert [statement for statement in on_tasks if not is_narrowed(statement)] == []
 

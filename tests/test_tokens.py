@@ -1,4 +1,4 @@
-"""Bearer tokens: which ones hold, and that no other gets in, whatever it looks like."""
+"""Bearer tokens: which ones are valid, and that every other is refused."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ from tools.servers import HOST
 ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
 KEYS = {algorithm: Key(algorithm) for algorithm in ALGORITHMS}
 RSA = KEYS["RS256"]
-STRANGER = Key("RS256", turn=9)  # no key of the issuer's
+STRANGER = Key("RS256", turn=9)  # not a key of the issuer
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ FAR = 10**10
     ],
     ids=lambda value: str(value).encode("ascii", "replace").decode()[:40],
 )
-def test_it_rejects_claims_that_do_not_hold(
+def test_it_rejects_invalid_claims(
     by_secret_mode: None, changes: dict[str, Any], detail: str
 ) -> None:
     refused(by_secret(**{"sub": ALICE, **changes}), detail)
@@ -131,10 +131,10 @@ def test_it_rejects_claims_that_do_not_hold(
 
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "9" * 5000, "NaN", "1" * 300, "[" * 900])
 @pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])
-def test_numbers_past_all_bounds_are_refused_or_compared(
+def test_huge_numbers_are_refused_or_compared(
     by_secret_mode: None, db: None, claim: str, number: str
 ) -> None:
-    """Never an error of ours; JSON has no bounds for numbers, Python has."""
+    """Never a 500: JSON does not limit numbers, but Python does."""
     payload = claims()
     payload.pop(claim, None)
     text = json.dumps(payload)[:-1] + f',"{claim}":{number}}}'
@@ -162,7 +162,7 @@ def test_the_leeway_widens_both_ends(by_secret_mode: None, settings: Any, db: No
     ("setting", "claim", "detail"),
     [("JWT_ISSUER", "iss", ISSUER), ("JWT_AUDIENCE", "aud", AUDIENCE)],
 )
-def test_issuer_and_audience_count_when_set(
+def test_issuer_and_audience_are_checked_when_set(
     by_secret_mode: None, settings: Any, db: None, setting: str, claim: str, detail: str
 ) -> None:
     theirs = by_secret(**{claim: "https://theirs.example"})
@@ -227,7 +227,7 @@ def unsigned(alg: Any) -> str:
 
 
 def elsewhere(by: str) -> str:
-    """Signed by a stranger, whose header says where his key is."""
+    """A token signed by a stranger, whose header contains or points to the key."""
     where: Any = STRANGER.jwk() if by == "jwk" else "http://stranger.example/keys"
     return STRANGER.sign(kid=RSA.kid, **{by: where})
 
@@ -371,7 +371,9 @@ def test_it_rejects_a_hostile_token(
         "Digest username=alice",
     ],
 )
-def test_what_is_no_bearer_token_is_asked_for_one(by_secret_mode: None, authorization: str) -> None:
+def test_without_a_bearer_token_the_response_asks_for_one(
+    by_secret_mode: None, authorization: str
+) -> None:
     """RFC 6750 section 3.1: no error code where no token was sent."""
     api = API(Authorization=authorization.format(by_secret()))
     assert api.get(TASKS, 401)["code"] == "not_authenticated"
@@ -390,8 +392,8 @@ def test_a_token_of_15_kilobytes_is_read(by_keys_mode: None, db: None) -> None:
     get(f"Bearer {token}", 200)
 
 
-def test_a_token_somewhere_else_is_none(by_secret_mode: None) -> None:
-    """RFC 6750 sections 2.2 and 2.3 are not for this service: a URL ends in logs."""
+def test_a_token_outside_the_header_is_ignored(by_secret_mode: None) -> None:
+    """RFC 6750 sections 2.2 and 2.3 are not supported: URLs are logged."""
     api, token = API(), by_secret()
     api.client.cookies["token"] = token
     api.get(f"{TASKS}?access_token={token}", 401)
@@ -410,7 +412,7 @@ Start = Callable[..., LiveServer]
 
 @pytest.fixture(scope="module")
 def live(issuer: Issuer) -> Iterator[dict[str, LiveServer]]:
-    """The service in both modes, and with its log wide open."""
+    """The service in both modes, with the most detailed log."""
     common: Any = {"AUTH_MODE": "jwt", "WEB_CONCURRENCY": "1", "LOG_LEVEL": "DEBUG"}
     with (
         open_live_server("sqlite", JWT_SECRET=SECRET, **common) as secret,
@@ -421,12 +423,12 @@ def live(issuer: Issuer) -> Iterator[dict[str, LiveServer]]:
 
 @pytest.mark.live
 @pytest.mark.parametrize("mode", ["secret", "keys"])
-def test_over_the_wire_too_only_the_right_token_gets_in_and_none_into_the_log(
+def test_a_live_server_accepts_only_valid_tokens_and_logs_none(
     live: dict[str, LiveServer], mode: str
 ) -> None:
     server = live[mode]
     good = {"secret": by_secret(), "keys": KEYS["EdDSA"].sign()}
-    # Names what no other line of the log could.
+    # Strings that no other line of the log contains.
     secret_parts = [part for token in good.values() for part in token.split(".")[1:]]
     with httpx.Client(base_url=server.base_url, timeout=10) as client:
         for name, token in good.items():

@@ -1,4 +1,4 @@
-"""503 is for the database's state and says which; what is the service's fault is 500."""
+"""503 is for states of the database, and names the state; a fault of the service is 500."""
 
 import gc
 
@@ -49,7 +49,7 @@ def sqlite(transactional_db) -> None:
         *((state, None) for state in ("42703", "42P01", "55000", "P0001", "XX000", "XX001")),
     ],
 )
-def test_an_sqlstate_is_the_databases_state_or_our_fault(postgresql, state, reason):
+def test_each_sqlstate_has_its_reason(postgresql, state, reason):
     with pytest.raises(DatabaseError) as caught:
         execute(f"DO $$ BEGIN RAISE 'injected' USING ERRCODE = '{state}'; END $$")
     assert unavailable_reason(caught.value) is reason
@@ -70,7 +70,7 @@ def test_a_missing_column_or_table_is_500(transactional_db, change):
 
 
 @pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
-def test_a_file_that_is_no_database_is_our_fault(sqlite, tmp_path):
+def test_a_file_that_is_not_a_database_is_500(sqlite, tmp_path):
     (tmp_path / "db").write_text("no database" * 1000)
     other = connection.copy()
     other.settings_dict["NAME"] = str(tmp_path / "db")

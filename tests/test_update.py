@@ -32,7 +32,7 @@ def path(task):
     ids=shown,
 )
 @pytest.mark.parametrize("content_type", ["application/json", "application/merge-patch+json"])
-def test_it_sets_what_is_there(api, task, path, patch, content_type, django_assert_num_queries):
+def test_it_sets_the_given_fields(api, task, path, patch, content_type, django_assert_num_queries):
     # UPDATE … SET …, updated_at … RETURNING …
     with django_assert_num_queries(1):
         new = api.patch(path, patch, content_type=content_type)
@@ -56,7 +56,7 @@ def test_it_sets_what_is_there(api, task, path, patch, content_type, django_asse
     ],
     ids=shown,
 )
-def test_a_patch_that_changes_nothing_moves_nothing(api, task, path, patch):
+def test_a_patch_without_effect_keeps_updated_at(api, task, path, patch):
     assert api.patch(path, patch) == task
     assert api.last["ETag"] == task_etag(task)
     assert api.get(path) == task
@@ -73,13 +73,13 @@ def test_null_and_empty_descriptions_differ(api, path):
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=shown)
-def test_text_comes_back_to_the_letter(api, path, text):
+def test_text_is_returned_unchanged(api, path, text):
     new = api.patch(path, {"title": text, "description": text})
     assert (new["title"], new["description"]) == (text, text)
     assert api.get(path) == new
 
 
-def test_letters_that_only_look_alike_are_a_change(api, path):
+def test_letters_that_only_look_alike_are_different(api, path):
     before = api.patch(path, {"title": "caf\u00e9"})
     after = api.patch(path, {"title": "cafe\u0301"})
     assert after["updated_at"] > before["updated_at"]
@@ -88,7 +88,7 @@ def test_letters_that_only_look_alike_are_a_change(api, path):
 
 @pytest.mark.parametrize(("field", "value", "code"), BAD_FIELDS, ids=shown)
 def test_it_rejects_bad_fields(api, task, path, field, value, code, django_assert_num_queries):
-    # The good field beside the bad one is not written either.
+    # The valid field of the request is not written either.
     good = {"title": "New"} if field != "title" else {"is_completed": True}
     with django_assert_num_queries(0):
         problem = api.patch(path, {**good, field: value}, 422)
@@ -98,7 +98,7 @@ def test_it_rejects_bad_fields(api, task, path, field, value, code, django_asser
 
 
 @pytest.mark.parametrize("patch", [{"title": "New"}, {}], ids=shown)
-def test_what_is_not_there_is_404(api, task, patch, django_assert_num_queries):
+def test_a_missing_task_is_404(api, task, patch, django_assert_num_queries):
     with django_assert_num_queries(1):
         assert api.patch(MISSING, patch, 404)["code"] == "not_found"
     api.patch(f"/api/{BOB}/tasks/{task['id']}", patch, 404)

@@ -1,4 +1,4 @@
-"""Values and routes that more than one file of tests goes through."""
+"""Values and routes for several test files."""
 
 import json
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from tests.client import ALICE, NOBODYS, TASKS
 
 
 class Terminal(StringIO):
-    """A terminal, as the output of a command."""
+    """An output stream that says it is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -22,7 +22,7 @@ TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 
 MISSING = f"{TASKS}/{NOBODYS}"
 
-# Every route of the API with a body that it takes, and its success.
+# Every route of the API with a valid body and the status of its success.
 WRITES: list[tuple[str, str, dict[str, Any], int]] = [
     ("POST", "", {"title": "New"}, 201),
     ("PUT", "/{id}", {"title": "New", "description": None, "is_completed": True}, 200),
@@ -31,7 +31,7 @@ WRITES: list[tuple[str, str, dict[str, Any], int]] = [
 ]
 READS = [("GET", "", 200), ("GET", "/{id}", 200), ("HEAD", "", 200), ("HEAD", "/{id}", 200)]
 
-# Text that must come back to the letter, in whatever field it may stand.
+# Text that must be returned unchanged, in any field.
 TEXTS = [
     "Buy milk",
     "Straße, ÅÄÖ, ﬁ",
@@ -47,7 +47,7 @@ TEXTS = [
     "null",
 ]
 
-# Fields that no write takes, with the code that names what is wrong.
+# Fields that every write refuses, with the code of the error.
 BAD_FIELDS: list[tuple[str, Any, str]] = [
     ("title", None, "null"),
     ("title", 5, "invalid"),
@@ -79,12 +79,12 @@ BAD_FIELDS: list[tuple[str, Any, str]] = [
 
 
 def shown(value: Any) -> str:
-    """A test id: short, ASCII, and unlike that of the next value."""
+    """A test id: short, ASCII and unique."""
     return json.dumps(value)[:40] if not isinstance(value, bytes) else repr(value[:40])
 
 
 def make_tasks(number: int, title: str = "Buy milk", **fields: Any) -> list[str]:
-    """The ids of tasks of Alice, which all have the same times and random ids."""
+    """Create tasks of Alice with the same times and random ids; return the ids."""
     same = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)  # no fraction: SQLite then keeps none
     fields = {"user_id": UUID(ALICE), "created_at": same, "updated_at": same, **fields}
     tasks = [Task(id=uuid4(), title=title, **fields) for _ in range(number)]
