@@ -11,6 +11,7 @@ from logging.handlers import BufferingHandler
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from tests.client import ALICE, API, BOB, TASKS, at_once
 from tests.database_plugin import LiveServer, open_live_server
@@ -59,6 +60,15 @@ def test_each_request_has_a_line_with_its_cost(api: API, lines: Any) -> None:
     (line,) = lines()
     assert (line["request_id"], line["bytes"]) == ("mine", 0)
     assert line["route"] == "/api/<uuid:user_id>/tasks/<uuid:id>"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_new_connection_is_no_round_trip(api: API, lines: Any) -> None:
+    for _ in range(2):
+        connection.close()
+        api.get(TASKS)
+        (line,) = lines()
+        assert line["round_trips"] == 1
 
 
 @pytest.mark.parametrize(

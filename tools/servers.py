@@ -82,11 +82,11 @@ class ServerError(Exception):
 
 
 @cache
-def _ports() -> tuple[socket.socket, Iterator[int]]:
-    """A block of ports that is reserved for this process, and these ports in turn.
+def _ports() -> Iterator[int]:
+    """A block of ports that is reserved for this process, in turn.
 
-    Servers bind their ports later, so parallel test processes must not choose the same one. An
-    abstract Unix socket is the lock of a block; Linux releases it when the process ends.
+    Servers bind their ports later, so parallel test processes must not choose the same one. The
+    first port of a block is bound for as long as the process lives.
     """
     # Below the range from which Linux takes the ports of outgoing connections: one of those could
     # take the port of a stopped server, and a client could even connect to itself.
@@ -94,19 +94,20 @@ def _ports() -> tuple[socket.socket, Iterator[int]]:
     # Not the module's functions: pytest-randomly seeds them, and all processes would choose alike.
     SystemRandom().shuffle(blocks)
     for block in blocks:
-        lock = socket.socket(socket.AF_UNIX)
+        lock = socket.socket()
         try:
-            lock.bind(f"\0todo-ports-{block}")
+            lock.bind((HOST, block))
         except OSError:
             lock.close()
         else:
-            return lock, cycle(range(block, block + 100))
+            lock.detach()  # the process keeps it open
+            return cycle(range(block + 1, block + 100))
     raise ServerError("no block of ports is free")
 
 
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 on which nobody listens, and that no other run will choose."""
-    for port in _ports()[1]:
+    for port in _ports():
         with socket.socket() as probe, suppress(OSError):
             probe.bind((HOST, port))
             return port

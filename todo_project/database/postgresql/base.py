@@ -109,6 +109,12 @@ class Connection(psycopg.Connection):
         finally:
             usage.seconds += time.monotonic() - began
 
+    def set_autocommit(self, value: bool) -> None:
+        """psycopg calls `wait` here as well, but nothing is sent."""
+        round_trips = usage.round_trips
+        super().set_autocommit(value)
+        usage.round_trips = round_trips
+
     def is_usable(self) -> bool:
         """Whether the server has left the connection open, at the cost of one system call.
 
