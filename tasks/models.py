@@ -33,7 +33,7 @@ DESCRIPTION_LENGTH = 2000
 
 
 def uuid7(now: datetime | None = None) -> UUID:
-    """A UUID of version 7 (RFC 9562 section 5.7), its 12 bits of `rand_a` the time below 1 ms.
+    """A UUID of version 7 (RFC 9562 section 5.7), with the microseconds in its `rand_a`.
 
     New tasks go to the right edge of the primary key's index instead of to a random page of it,
     and sort as they were made. The time that it tells, `created_at` tells as well.
@@ -75,7 +75,7 @@ class TooManyTasks(Exception):
 
 
 class TaskQuerySet(models.QuerySet["Task"]):
-    """The operations below run one statement each, and raise NotOwned unless the set is what
+    """The operations of the API run one statement each, and raise NotOwned unless the set is what
     `owned_by` returned: they know no other condition than the owner."""
 
     _owner: UUID | None = None
@@ -165,7 +165,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
         where, conditions = self._where(statements, id, preconditions)
         return bool(run(statements.delete(*conditions), where))
 
-    # For operators: of the owner's tasks, or of a set derived from them ----------------------
+    # For operators, on any set but for `erase`, like the ORM's own `update` --------------------
 
     def totals(self) -> dict[str, Any] | None:
         """How many tasks are open and completed, and when the first and the last were created.
@@ -260,9 +260,9 @@ BaseTaskManager = models.Manager.from_queryset(TaskQuerySet)
 
 class TaskManager(BaseTaskManager):
     def owned_by(self, owner: UUID) -> TaskQuerySet:
-        """All tasks of one owner. Sets derived from this one have no operations.
+        """All tasks of one owner.
 
-        As `filter(user_id=owner)` makes it, which looks up the same column and lookup anew for
+        The same as `filter(user_id=owner)`, which would resolve the column and the lookup anew for
         each request: a sixth of the instructions of a GET.
         """
         tasks = TaskQuerySet(Task, using=self._db)

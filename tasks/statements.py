@@ -23,8 +23,8 @@ ONE = "user_id = %s AND id = %s"
 class Cursor(NamedTuple):
     """Where a page begins: before or behind a task's place in an order.
 
-    `backward` looks from there towards the beginning, and `inclusive` counts a task at that very
-    place in. `value` is the task's value of the ordering field.
+    `backward` looks from there towards the beginning. With `inclusive` a task at exactly that place
+    belongs to the page. `value` is the task's value of the ordering field.
     """
 
     backward: bool

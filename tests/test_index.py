@@ -83,7 +83,7 @@ def test_the_pages_commands_work(server: LiveServer, page: httpx.Response) -> No
 
 @pytest.mark.live
 def test_the_banners_commands_work(server: LiveServer) -> None:
-    block = re.search(r"folder:\n\n(.*?)\n\n", server.log(), re.DOTALL)
+    block = re.search(r"terminal[^:]*:\n\n(.*?)\n\n", server.log(), re.DOTALL)
     assert block
     assert "Buy milk" in str(run(block[1], server))
 

@@ -18,8 +18,8 @@ class TodoProjectConfig(AppConfig):
 
         # Sending a signal that has receivers costs as much as resolving the URL, and these two are
         # sent for each request. `wsgi.Handler` checks the connections when a request starts. Once
-        # more at its end would find nothing new, as none has an age to close it at; no cache here
-        # has a connection, and each request sets the URLconf again.
+        # more at its end is of no use: connections have no maximum age, no cache here has a
+        # connection, and each request sets the URLconf again.
         request_started.disconnect(close_old_connections)
         if not settings.DEBUG:
             request_started.disconnect(reset_queries)

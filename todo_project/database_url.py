@@ -38,6 +38,8 @@ def parse(name: str, url: str) -> dict[str, Any]:
                 disable_server_side_cursors=True,  # PgBouncer forgets them
             )
         )
+        if "%00" in url or urlsplit(url).port == 0:  # libpq would take another name, or port
+            raise ValueError
     except ValueError:
         env.fail(name, "is not a database URL")
     options = config.setdefault("OPTIONS", {})
@@ -50,8 +52,8 @@ def parse(name: str, url: str) -> dict[str, Any]:
         if config["NAME"] in ("", ":memory:"):
             env.fail(name, "must name a file: every thread would have an empty database in memory")
         config["NAME"] = str(BASE_DIR / config["NAME"])
-        if not os.path.isdir(os.path.dirname(config["NAME"])):
-            env.fail(name, "names a file in a folder that does not exist")
+        if os.path.isdir(config["NAME"]) or not os.path.isdir(os.path.dirname(config["NAME"])):
+            env.fail(name, "must name a file in a folder that exists")
         config["ENGINE"] = "todo_project.database.sqlite"
         options |= {
             "timeout": 4,  # seconds to wait for another writer
@@ -65,7 +67,7 @@ def parse(name: str, url: str) -> dict[str, Any]:
             env.fail(name, "names several hosts: one is supported")
         for option, value in options.items():
             if option in INTEGERS and not isinstance(value, int):
-                env.fail(name, f"has {option}={value}, which is not a whole number")
+                env.fail(name, f"has {option}={value}, which is not a whole number from 0 on")
             if option in WORDS and value not in WORDS[option]:
                 env.fail(name, f"has {option}={value}: {', '.join(WORDS[option])} are known")
         try:

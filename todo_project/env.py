@@ -7,9 +7,11 @@ with half its settings fails later, and elsewhere. An empty value counts as not 
 import os
 import re
 import sys
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 from dotenv import parser
 
@@ -73,6 +75,13 @@ def integer(name: str, default: int, low: int, high: int) -> int:
     if not (re.fullmatch("[0-9]{1,9}", value) and low <= int(value) <= high):
         fail(name, f"must be a whole number from {low} to {high}, not {value!r}")
     return int(value)
+
+
+def is_url(value: str, pattern: str) -> bool:
+    """Whether a value has the form of the pattern, and a port from 1 to 65535 or none."""
+    with suppress(ValueError):  # of `port`
+        return urlsplit(value).port != 0 and re.fullmatch(pattern, value) is not None
+    return False
 
 
 def choice(name: str, default: str | None, choices: tuple[str, ...]) -> str:

@@ -34,7 +34,7 @@ def banner() -> str:
     url = f"http://127.0.0.1:{settings.PORT}"
     lines = "\n    ".join(commands(url))
     return f"""
-  The API is ready. Try it in another terminal, in this folder:
+  The API is ready. Try it in another terminal, in this folder and with the same environment:
 
     {lines}
 

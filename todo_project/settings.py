@@ -45,12 +45,12 @@ INSTALLED_APPS = [
 ]
 
 _host = r"([\w.-]+|\[[0-9a-fA-F:.]+\])"
-_origin = rf"https?://{_host}(:[0-9]{{1,5}})?"
+_origin = rf"https?://{_host}(:[0-9]+)?"
 
 CORS_ALLOWED_ORIGINS = env.words("CORS_ALLOWED_ORIGINS")
 for origin in CORS_ALLOWED_ORIGINS:
     # It must equal what browsers send (RFC 6454 section 6.1).
-    if not re.fullmatch(_origin, origin) or re.search("[A-Z]|^http:.*:80$|^https:.*:443$", origin):
+    if not env.is_url(origin, _origin) or re.search("[A-Z]|^http:.*:80$|^https:.*:443$", origin):
         env.fail("CORS_ALLOWED_ORIGINS", f"{origin!r} is not an origin such as https://example.com")
 
 # How many proxies append to X-Forwarded-For.
@@ -66,9 +66,8 @@ if RATE_LIMIT:
             "RATE_LIMIT", f"must be like 600/minute or 120/minute;5000/day, not {RATE_LIMIT!r}"
         )
 if RATE_LIMIT_STORAGE_URL:
-    redis_url = rf"rediss?://([^\s@/?#]*@)?{_host}(:([0-9]{{1,5}}))?(/[0-9]*)?"
-    match = re.fullmatch(redis_url, RATE_LIMIT_STORAGE_URL)
-    if match is None or not 0 < int(match[4] or 6379) < 65536:
+    redis_url = rf"rediss?://([^\s@/?#]*@)?{_host}(:[0-9]+)?(/[0-9]*)?"
+    if not env.is_url(RATE_LIMIT_STORAGE_URL, redis_url):
         env.fail("RATE_LIMIT_STORAGE_URL", "must be a URL such as redis://host:6379/0")
     if not RATE_LIMIT:
         env.fail("RATE_LIMIT_STORAGE_URL", "is set without RATE_LIMIT")
@@ -151,8 +150,8 @@ if AUTH_MODE == "jwt":
     if JWT_JWKS_URL:
         # A `.env` shared with Better Auth has its secret as well, which then signs no tokens.
         JWT_SECRET = None
-        if not re.fullmatch(_origin + r"(/\S*)?", JWT_JWKS_URL):
-            env.fail("JWT_JWKS_URL", "must be a URL that begins with https:// or http://")
+        if not env.is_url(JWT_JWKS_URL, _origin + r"(/\S*)?"):
+            env.fail("JWT_JWKS_URL", "must be a URL such as https://example.com/jwks")
     elif JWT_SECRET is None:
         env.fail("JWT_SECRET", "or JWT_JWKS_URL is required with AUTH_MODE=jwt")
     elif len(JWT_SECRET.encode()) < 32:

@@ -30,8 +30,8 @@ MIN_RATE = 1024
 """Bytes per second that a client must send of a body, after the first `Worker.stall` seconds."""
 
 LINGER = 1
-"""Seconds for which a connection outlives its last response, or the start of a shutdown. Closed
-while the client still sends, it would lose that response (RFC 9112 section 9.6)."""
+"""Seconds for which a connection stays open after its last response, or the start of a shutdown:
+closed while the client still sends, it could lose that response (RFC 9112 section 9.6)."""
 
 MAX_UNREAD = 64 * 1024
 """Bytes of a body that the application left, read so that the connection can be kept."""

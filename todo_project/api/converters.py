@@ -31,8 +31,7 @@ class UUIDConverter:
 def install() -> None:
     """Make this the `uuid` of every route.
 
-    What `register_converter` did until Django 6, which refuses the names of its own converters.
-    drf-spectacular would not know another name.
+    Django 6's `register_converter` refuses the names of its own converters.
     """
     REGISTERED_CONVERTERS["uuid"] = UUIDConverter()
     get_converters.cache_clear()  # type: ignore[attr-defined]

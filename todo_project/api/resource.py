@@ -31,7 +31,7 @@ KINDS: dict[type, type[StrictField]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class APIField:
-    """What the API does with one field, which it returns in any case."""
+    """What the API does with one field. Every field that has an entry is returned."""
 
     description: str
     example: Any

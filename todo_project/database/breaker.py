@@ -37,12 +37,11 @@ class Breaker:
 
     A call without an answer opens it. One that was cancelled, as behind a lock, does so when half
     of the threads (two at least) have ended like that with no success between: the database is
-    alive, but waiting for it would soon take every thread. A failure does not count if other calls
-    succeeded after it had been waiting for `THRESHOLD`.
+    alive, but waiting for it would soon take every thread. A failure is ignored if another call
+    succeeded more than `THRESHOLD` after this one began.
 
     While it is open, a request is let through as a probe now and then, so seldom that probes never
-    take more than half of the threads. The success of a probe closes it; that of a call which
-    began before it opened proves nothing.
+    take more than half of the threads. It closes when a call that began after it opened succeeds.
 
     Each process has its own: it knows what the process has seen, and needs no coordination. Only
     requests are refused; commands, which have no deadline, are not.

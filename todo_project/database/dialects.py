@@ -55,8 +55,8 @@ class PostgreSQL:
         return value
 
     def array(self, field: models.Field, values: Iterable[Any]) -> Any:
-        """The parameter of `is_one_of`: one, because a header may hold more tags than a statement
-        may have parameters."""
+        """All values as the one parameter of `is_one_of`: a header may hold more tags than a
+        statement may have parameters."""
         return list(values)
 
 
