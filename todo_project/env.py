@@ -1,4 +1,4 @@
-"""Strict readers of the environment, for settings.py and gunicorn.conf.py.
+"""Strict readers of the environment, for settings.py.
 
 A bad or missing variable ends the process with one line that names it: a service that starts
 with half its settings fails later, and elsewhere. An empty value counts as not set.
@@ -38,8 +38,7 @@ def load_dotenv(path: Path = BASE_DIR / ".env") -> None:
     for binding in parser.parse_stream(StringIO(content)):
         if binding.error or (binding.key is not None and binding.value is None):
             source = binding.original.string  # begins with the blank lines before it
-            blank = source[: len(source) - len(source.lstrip())]
-            line = binding.original.line + blank.count("\n")
+            line = binding.original.line + source.count("\n") - source.lstrip().count("\n")
             fail(path.name, f"line {line} is not NAME=value")
         if binding.key is not None:
             values[binding.key] = binding.value or ""
@@ -47,14 +46,14 @@ def load_dotenv(path: Path = BASE_DIR / ".env") -> None:
         os.environ.setdefault(name, value)
 
 
-def text(name: str, default: str | None = None) -> str | None:
-    """The variable without surrounding white space, or `default` when empty or not set."""
-    return os.environ.get(name, "").strip() or default
+def text(name: str) -> str | None:
+    """The variable without surrounding white space, or None when empty or not set."""
+    return os.environ.get(name, "").strip() or None
 
 
-def required(name: str, default: str | None = None) -> str:
-    """The same, where settings.py has a default with DEBUG only."""
-    return text(name, default) or fail(name, "is required unless DEBUG=true")
+def required(name: str, default: str | None) -> str:
+    """The same, or the default, which settings.py may have with DEBUG only."""
+    return text(name) or default or fail(name, "is required unless DEBUG=true")
 
 
 def boolean(name: str, default: bool) -> bool:
