@@ -154,10 +154,7 @@ def race(attempts: list[Callable[[], C]], expires: float) -> C:
     running: set[Future[C]] = set()
     failure: psycopg.Error | None = None
     try:
-        while attempts or running:
-            left = expires - time.monotonic()
-            if left <= 0:
-                break
+        while (attempts or running) and (left := expires - time.monotonic()) > 0:
             if attempts:
                 running.add(in_thread(attempts.pop(0)))
             done = wait(running, min(left, HEAD_START) if attempts else left, FIRST_COMPLETED).done
