@@ -1,8 +1,7 @@
-"""What every benchmark stands on: a PostgreSQL, the tables, and tasks whose names are known.
+"""The databases of the benchmarks: a PostgreSQL, the tables, and tasks with known ids.
 
-Task number `n` of a load for N users belongs to the `n % N`-th of them; its id and its owner's are
-the MD5 of their numbers, so a client can name any task without asking, and the ids are as
-scattered as random ones.
+Task number `n` of N users belongs to user `n % N`. The ids of tasks and users are the MD5 of their
+numbers, so a client knows them, and they are as scattered as random ones.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ SELECT md5('task' || n)::uuid,
 
 
 def environment(database_url: str, *, token: bool = False) -> dict[str, str]:
-    """The environment of the service as in production, with nothing of the caller's settings."""
+    """The environment of the service as in production, without the caller's settings."""
     values = {
         "PATH": os.environ["PATH"],
         "PYTHONHASHSEED": "0",
@@ -64,27 +63,31 @@ def environment(database_url: str, *, token: bool = False) -> dict[str, str]:
         "ALLOWED_HOSTS": "localhost,127.0.0.1",
         "DATABASE_URL": database_url,
         "AUTH_MODE": "none",
-        "ACCESS_LOG": "false",  # as the peers
+        "ACCESS_LOG": "false",  # like the peers
     }
     if token:
         values |= {"AUTH_MODE": "jwt", "JWT_SECRET": JWT_SECRET}
     return values
 
 
+def manage(database_url: str, *arguments: str) -> str:
+    """Run manage.py on a database; return its output."""
+    command = [sys.executable, "manage.py", *arguments]
+    env = environment(database_url)
+    return subprocess.run(
+        command, cwd=ROOT, env=env, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+
+
 def create_tables(database_url: str) -> None:
-    """Migrate the service and make the peers' table."""
-    subprocess.run(
-        [sys.executable, "manage.py", "migrate", "--verbosity=0"],
-        cwd=ROOT,
-        env=environment(database_url),
-        check=True,
-    )
+    """Migrate the service and create the peers' table."""
+    manage(database_url, "migrate", "--verbosity=0")
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(_PEER_SCHEMA)
 
 
 def load(database_url: str, tasks: range, users: range, *tables: str) -> None:
-    """Deal the tasks of these numbers to the users in turn, and let PostgreSQL look at them."""
+    """Insert the tasks with these numbers, of these users in turn, and analyze the tables."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         for table in tables:
             statement = _TASKS.format(table=table, users=len(users), first=users.start)
@@ -95,9 +98,9 @@ def load(database_url: str, tasks: range, users: range, *tables: str) -> None:
 
 @dataclass
 class Databases:
-    """A throw-away server, from which each benchmark takes a database of its own.
+    """A throw-away server with a new database for each benchmark.
 
-    A database is filled once and then copied, so that what one benchmark deletes the next finds.
+    Each kind of database is filled once and then copied.
     """
 
     server: PostgreSQL
@@ -106,7 +109,7 @@ class Databases:
 
     @property
     def users(self) -> int:
-        """The users of the large database; each has 100 tasks, numbered as said above."""
+        """The number of users of the large database; each has 100 tasks."""
         return 200 if self.quick else 10_000
 
     @property
@@ -135,7 +138,7 @@ class Databases:
         )
 
     def large(self) -> str:
-        """The URL of a new database: 1,000,000 tasks of 10,000 users, and two greater users."""
+        """The URL of a new database: 1,000,000 tasks of 10,000 users, and two users with more."""
         return self._copy("large", self._fill_large)
 
     def _fill_large(self, url: str) -> None:
@@ -163,6 +166,6 @@ class Databases:
 
 @contextmanager
 def databases(*, quick: bool = False) -> Iterator[Databases]:
-    # Room for all data in memory, and no checkpoint in the middle of a measurement.
+    # All data fits in memory, and no checkpoint happens during a measurement.
     with PostgreSQL(shared_buffers="1GB", max_wal_size="8GB", checkpoint_timeout="1h") as server:
         yield Databases(server, quick)

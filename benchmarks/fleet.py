@@ -17,7 +17,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -28,22 +27,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-from benchmarks.data import ROOT, environment
+from benchmarks.data import environment, manage
 from benchmarks.report import Cell, table
 from tools.citus import Citus
 from tools.servers import HOST, Gunicorn, kill_tree
 
 CLIENTS_PER_NODE = 4
 PHASES = ["all well", "process killed", "master killed", "node killed", "all well again"]
-
-
-def manage(url: str, *arguments: str) -> str:
-    """Run manage.py on a database; return its output."""
-    command = [sys.executable, "manage.py", *arguments]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(url), check=True, stdout=subprocess.PIPE, text=True
-    )
-    return done.stdout
 
 
 class Answer(NamedTuple):

@@ -19,7 +19,7 @@ import psycopg
 
 from benchmarks import clients, data, report
 from benchmarks.clients import Client, Request
-from benchmarks.fleet import manage
+from benchmarks.data import manage
 from benchmarks.servers import Web, cpu_seconds
 from tools.citus import Citus
 from tools.proxy import Proxy

@@ -1,10 +1,8 @@
-"""The service and its peers, each under the server that it is usually run with."""
+"""The service and its peers, each under its usual server."""
 
 from __future__ import annotations
 
-import socket
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -45,7 +43,7 @@ class Web(Server):
         }
         gunicorn = ["gunicorn", f"--workers={processes}", f"--threads={threads}"]
         gunicorn += [f"--bind={HOST}:{self.port}", "--no-control-socket", "--keep-alive=75"]
-        # Not what gunicorn.conf.py in this folder says.
+        # Or gunicorn would read gunicorn.conf.py in this folder.
         gunicorn += ["--config=python:benchmarks", "--worker-class=gthread"]
         uvicorn = ["uvicorn", f"--workers={processes}", f"--port={self.port}", "--no-access-log"]
         granian = ["granian", f"--workers={processes}", f"--blocking-threads={threads}"]
@@ -64,12 +62,6 @@ class Web(Server):
 
     def start(self) -> None:
         self._spawn(self._command, self._accepts, env=self._environment, cwd=data.ROOT)
-
-    def _accepts(self) -> bool:
-        with suppress(OSError):
-            socket.create_connection((HOST, self.port), timeout=1).close()
-            return True
-        return False
 
     def processes(self) -> list[psutil.Process]:
         main = psutil.Process(self.pid)
@@ -90,8 +82,8 @@ class Web(Server):
 def cpu_seconds(processes: list[psutil.Process]) -> float:
     """The user and system time of all their threads, to the nanosecond.
 
-    The clock ticks of /proc/…/stat miss what runs shorter than a tick. Nothing that these servers
-    run ends while it is measured.
+    /proc/…/stat counts in ticks and misses shorter times. No thread of these servers ends while it
+    is measured.
     """
     return sum(
         int(path.read_text().split()[0]) / 1e9

@@ -29,7 +29,6 @@ class Answer(NamedTuple):
     status: int
     headers: http.client.HTTPMessage
     body: bytes
-    seconds: float
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -70,7 +69,6 @@ class Client:
         sock = self._connection.sock
         if sock and select.select([sock], [], [], 0)[0]:
             self._connection.close()
-        began = time.monotonic()
         try:
             self._connection.request(method, path, data, sent)
             response = self._connection.getresponse()
@@ -78,7 +76,7 @@ class Client:
         except BaseException:
             self._connection.close()
             raise
-        return Answer(response.status, response.headers, content, time.monotonic() - began)
+        return Answer(response.status, response.headers, content)
 
     def create(self, title: str = "Buy milk", headers: Mapping[str, str] | None = None) -> Json:
         answer = self.ask("POST", TASKS, {"title": title}, headers)

