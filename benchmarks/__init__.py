@@ -1,7 +1,7 @@
-"""The benchmarks: what the service costs, beside its peers, in one run on one machine."""
+"""The benchmarks: the cost of the service and of its peers, in one run on one machine."""
 
 import os
 
-# Tasks are named as `load_demo` names them, and its module needs settings. The servers that are
-# measured have an environment of their own.
+# The ids of tasks are made by `load_demo`, whose module needs settings. The measured servers have
+# an environment of their own.
 os.environ.setdefault("DEBUG", "true")

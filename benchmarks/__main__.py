@@ -8,7 +8,7 @@ memory        of a worker, fresh and after 500 lists of 1000 long tasks
 growth        10,000 tasks against 1,000,000
 pages         page 1 against page 1000
 
---quick: small tables and few requests, to see that everything runs; its numbers mean nothing.
+--quick: small tables and few requests, to check that everything runs; its numbers mean nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The requests that are measured, and a client that costs little."""
+"""The requests that are measured, and a client that uses little CPU time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STATUSES = {"post": 201, "delete": 204}
 
 
 def request(route: str, user: int, task: int, n: int = 0) -> Request:
-    """The request to a route for this user's task; `n` makes what is written differ."""
+    """The request to a route for this user's task; another `n` writes other values."""
     tasks = f"/api/{data.user_id(user)}/tasks"
     path = f"{tasks}/{data.task_id(task)}"
     match route:
@@ -87,7 +87,7 @@ class Client:
         try:
             return self._exchange(message)
         except ConnectionError:
-            # Closed for idleness, between two requests: what every client meets and repeats.
+            # The server closed the idle connection: a client sends the request again.
             self._socket = None
             return self._exchange(message)
 
@@ -95,7 +95,7 @@ class Client:
         return self.send(Request("GET", path))
 
     def seconds(self, request: Request, status: int) -> float:
-        """How long the request takes; RuntimeError when the answer has another status."""
+        """Seconds that the request takes; RuntimeError if the answer has another status."""
         start = time.perf_counter()
         response = self.send(request)
         taken = time.perf_counter() - start
@@ -115,7 +115,7 @@ class Client:
         status = int(head[9:12])
         lower = head.lower()
         if status not in (204, 304):
-            # Every server here says the length; a chunked answer ends the run with ValueError.
+            # All these servers send Content-Length; without it int() raises ValueError.
             left = int(lower.split(b"\r\ncontent-length:", 1)[1].split(b"\r\n")[0]) - len(body)
             parts = [body]
             while left > 0:

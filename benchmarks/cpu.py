@@ -1,12 +1,12 @@
-"""Server CPU per request, user and system time of all the server's processes, beside others.
+"""Server CPU per request: user and system time of all processes of a server.
 
 The `GET` of one task under this service's worker, gunicorn's own threaded worker and granian, and
 the FastAPI peer under uvicorn: one process with all cores, and one per core; 1, 4 and 32 keep-alive
-connections. Beside it an empty application under the same server: what is left is the
-application's. Then the other routes, a process for each core, four connections, beside the peer.
+connections. An empty application under the same server shows the share of the server. Then the
+other routes, with a process for each core and four connections, compared with the peer.
 
-No token. Rounds alternate between the servers, and the best round of each counts: other work only
-ever adds. `docs/cpu.svg` is drawn from the result, but for a --quick run.
+No token. Rounds alternate between the servers, and the best round of each counts, because other
+work only adds. `docs/cpu.svg` is drawn from the result, except for a --quick run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CONNECTIONS = (1, 4, 32)
 CORES = os.cpu_count() or 1
 PLOT = data.ROOT / "docs" / "cpu.svg"
 
-# How each server is started, with the application that is measured and with the empty one.
+# How each server is started, with the measured application and with the empty one.
 SERVERS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "service": ({}, {"application": EMPTY}),
     "gunicorn gthread": (
@@ -38,12 +38,12 @@ SERVERS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "FastAPI": ({}, {"server": "uvicorn"}),
 }
 NOT_PINNED = "service, WEB_PIN_PROCESSES=false"
-# Least gain over FastAPI that must be and that is aimed at, by number of processes; and the least
-# over granian.
+# Minimum and target of the gain over FastAPI, by number of processes; and the minimum of that over
+# granian.
 GET_GAINS = {1: (1.5, 1.8), CORES: (1.6, 2.0)}
 GRANIAN_GAIN = (0.85, 1.0)
 
-# Measurement: requests per round, and the gain that must be and that is aimed at.
+# Measurement: requests per round, and the minimum and target of the gain.
 MEASUREMENTS = {
     "list of 100": (1000, 4, 5),
     "list of 1000": (200, 8, 10),
@@ -158,11 +158,11 @@ def _requests(databases: Databases, measurement: str, round_: int, count: int) -
     numbers = [round_ * count + n for n in range(count)]
     if measurement == "list of 1000":
         return [clients.request("list", databases.reader, 0)] * count
-    # Lists are of users to whom nothing is added: POST goes to the greatest one.
+    # POST adds to the user with the most tasks, so that the lists of the others stay the same.
     if measurement == "post":
-        return [clients.request("post", databases.hoarder, 0, n) for n in numbers]
+        return [clients.request("post", databases.heavy_user, 0, n) for n in numbers]
     route = "list" if measurement == "list of 100" else measurement
     total = 100 * databases.users
-    # Spread over the whole table, not its first pages.
+    # All over the table, not only in its first pages.
     scattered = [n * 7919 % total for n in numbers]
     return [clients.request(route, task % databases.users, task, task) for task in scattered]

@@ -118,12 +118,12 @@ class Databases:
         return self.users
 
     @property
-    def hoarder(self) -> int:
+    def heavy_user(self) -> int:
         """A user of the large database with 110,000 tasks."""
         return self.users + 1
 
     @property
-    def hoard(self) -> int:
+    def heavy_tasks(self) -> int:
         return 11_000 if self.quick else 110_000
 
     def empty(self) -> str:
@@ -147,7 +147,7 @@ class Databases:
         for tasks, users in (
             (100 * self.users, range(self.users)),
             (1000, range(self.reader, self.reader + 1)),
-            (self.hoard, range(self.hoarder, self.hoarder + 1)),
+            (self.heavy_tasks, range(self.heavy_user, self.heavy_user + 1)),
         ):
             load(url, range(first, first + tasks), users, *tables)
             first += tasks

@@ -1,4 +1,4 @@
-"""Applications that do nothing: what is left of a request's cost is the server's."""
+"""Applications that do nothing, to measure the cost of a server alone."""
 
 from typing import Any
 

@@ -1,13 +1,13 @@
-"""`python -m benchmarks.fleet`: kill parts of a fleet under load, and count what became of writes.
+"""`python -m benchmarks.fleet`: kill parts of a fleet under load, and check every write.
 
 The fleet: a Citus coordinator and two workers, and two gunicorn masters of two processes, one
 connected to the coordinator and one to the first worker. Each client has an owner, sends to one
 master until it fails, then to the other, and sends a write again until it is acknowledged: creates
-with an `Idempotency-Key`, replacements with `If-Match`. Meanwhile get SIGKILL, one after the other:
-a process of the first master, that master alone, and PostgreSQL on the second worker.
+with an `Idempotency-Key`, replacements with `If-Match`. Meanwhile these get SIGKILL in turn: a
+process of the first master, that master alone, and PostgreSQL on the second worker.
 
-Exits with 1 if an acknowledged write is missing, one was done twice, or an owner on a living node
-was refused while the other node was down.
+Exits with 1 if an acknowledged write is missing, if one was done twice, or if an owner on the
+running node was refused while the other node was down.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tools.citus import Citus
 from tools.servers import HOST, Gunicorn, kill_tree
 
 CLIENTS_PER_NODE = 4
-PHASES = ["all well", "process killed", "master killed", "node killed", "all well again"]
+PHASES = ["before", "process killed", "master killed", "node killed", "repaired"]
 
 
 class Answer(NamedTuple):
@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 
 
 class Owner:
-    """A client with tasks of its own, which counts what it was told."""
+    """A client with tasks of its own, which counts the answers."""
 
     def __init__(self, fleet: Fleet, user_id: str, node: int) -> None:
         self.fleet, self.node = fleet, node
@@ -70,7 +70,7 @@ class Owner:
         return made
 
     def _replace(self, last: Answer) -> Answer:
-        """Count up in a task. After an attempt of unknown outcome a 412 may mean its success."""
+        """Increment a number in a task. After an unknown outcome, 412 may mean success."""
         wanted = str(self.replaced + 1)
         body = {"title": last.task["title"], "description": wanted, "is_completed": False}
         path = f"{self.tasks}/{last.task['id']}"
@@ -89,7 +89,7 @@ class Owner:
         body: Any = None,
         headers: dict[str, str] | None = None,
     ) -> Answer:
-        """Ask until the answer is as expected, of another master after each failure."""
+        """Send until the answer is as expected, to the other master after each failure."""
         first = time.monotonic()
         while True:
             phase, began = self.fleet.phase, time.monotonic()
@@ -117,7 +117,7 @@ class Owner:
 class Fleet:
     def __init__(self, cluster: Citus, database: str, masters: list[Gunicorn]) -> None:
         self.cluster, self.database, self.masters = cluster, database, masters
-        self.phase = "all well"
+        self.phase = "before"
         self.stopping = threading.Event()
         self.statuses: Counter[tuple[str, int, int]] = Counter()
         self.slowest: defaultdict[tuple[str, int], float] = defaultdict(float)
@@ -143,7 +143,7 @@ class Fleet:
             self.slowest[phase, node] = max(self.slowest[phase, node], seconds)
 
     def run(self, seconds: float) -> None:
-        """Each phase begins with what is killed and lasts so long; then all is repaired."""
+        """Each phase begins with a kill and takes `seconds`; at the end everything is repaired."""
         master, node = self.masters[0], self.cluster.workers[1]
         with ThreadPoolExecutor(len(self.owners)) as pool:
             futures = [pool.submit(owner.work) for owner in self.owners]
@@ -156,7 +156,7 @@ class Fleet:
                 orphans = master.children()
                 os.kill(master.pid, signal.SIGKILL)
                 time.sleep(seconds)
-                for orphan in orphans:  # as a supervisor does before it starts a service again
+                for orphan in orphans:  # like a supervisor before it restarts a service
                     kill_tree(orphan)
                 master.kill()
                 master.start()
@@ -164,7 +164,7 @@ class Fleet:
                 node.kill()
                 time.sleep(seconds)
                 node.start()
-                self.phase = "all well again"
+                self.phase = "repaired"
                 time.sleep(seconds)
             finally:
                 self.stopping.set()
@@ -172,7 +172,7 @@ class Fleet:
                 future.result()
 
     def faults(self) -> list[str]:
-        """What is not as it was acknowledged."""
+        """The differences from what was acknowledged."""
         down = self.cluster.workers[1].port
         faults = [
             f"{count} x {status} for owners on a living node while another was down"

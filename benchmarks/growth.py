@@ -1,8 +1,8 @@
-"""What growth costs: 10,000 tasks against 1,000,000, and page 1 against page 1000.
+"""The cost of growth: 1,000,000 tasks compared with 10,000, and page 1000 with page 1.
 
 The same requests go to two databases in turn (a user has 100 tasks in both), or for two pages in
-turn; p50 of each, over one connection. Beside the times stand the buffers that PostgreSQL touched
-for one request, in the table and its indexes: a count that does not depend on the machine.
+turn; p50 of each, over one connection. The buffers of the table and its indexes that PostgreSQL
+reads for one request are shown as well: a count that does not depend on the machine.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def main(databases: Databases) -> None:
 
 
 def _request(route: str, users: int, n: int) -> Request:
-    """Request number n, for one of the 100 tasks of each user, spread over the whole table."""
-    # A deletion needs a task of its own; the last 40 of every user's tasks are kept for them.
+    """Request number n, for one of the 100 tasks of a user, all over the table."""
+    # Each deletion needs another task; the last 40 tasks of every user are for deletions.
     user = n * 7919 % users
     if route == "delete":
         task = user + users * (99 - n // users)
@@ -70,8 +70,8 @@ def _request(route: str, users: int, n: int) -> Request:
 
 def pages(databases: Databases) -> None:
     url = databases.large()
-    deep = databases.hoard // 110  # page 1000 of 100 tasks, of 110,000
-    first_page = f"/api/{data.user_id(databases.hoarder)}/tasks"
+    deep = databases.heavy_tasks // 110  # page 1000 of 100 tasks, of 110,000
+    first_page = f"/api/{data.user_id(databases.heavy_user)}/tasks"
     rows: list[list[report.Cell]] = []
     with Web("service", url, threads=1) as server:
         client = Client(server.port)
@@ -91,15 +91,15 @@ def pages(databases: Databases) -> None:
             verdict = report.at_most(round(ratio, 2), PAGE_MUST, PAGE_AIM)
             rows.append([ordering, times[0] * 1000, times[1] * 1000, ratio, verdict, *touched])
     report.table(
-        f"Page 1 against page {deep} of {LIMIT} tasks, of a user with {databases.hoard:,}: p50 in"
-        f" ms (must {PAGE_MUST}, aim {PAGE_AIM} times), buffers per request",
+        f"Page 1 against page {deep} of {LIMIT} tasks, of a user with {databases.heavy_tasks:,}:"
+        f" p50 in ms (must {PAGE_MUST}, aim {PAGE_AIM} times), buffers per request",
         ["ordering", "first", "deep", "times", "", "buffers", "buffers"],
         rows,
     )
 
 
 def _page(client: Client, path: str, page: int) -> str:
-    """The path of that page, by following the links; in strides of ten pages while it can."""
+    """The path of that page, found by following links, ten pages at a time if possible."""
     path += "&limit="
     at, limit = 1, 10 * LIMIT
     path += str(limit)
@@ -119,14 +119,14 @@ def _page(client: Client, path: str, page: int) -> str:
 def _check_page(
     databases: Databases, url: str, client: Client, path: str, ordering: str, page: int
 ) -> None:
-    """Compare with what OFFSET finds: RuntimeError when the page is another."""
+    """Compare the page with the rows at that OFFSET; RuntimeError if they differ."""
     field, direction = ordering.lstrip("-"), "DESC" if ordering[0] == "-" else "ASC"
     collation = ' COLLATE "C"' if field == "title" else ""
     with psycopg.connect(url) as connection:
         row = connection.execute(
             f"SELECT id FROM {data.SERVICE_TABLE} WHERE user_id = %s"
             f" ORDER BY {field}{collation} {direction}, id {direction} OFFSET %s LIMIT 1",
-            [data.user_id(databases.hoarder), (page - 1) * LIMIT],
+            [data.user_id(databases.heavy_user), (page - 1) * LIMIT],
         ).fetchone()
     body = client.get(path).body
     if row is None or not re.match(rb'\[\{"id": ?"%s"' % str(row[0]).encode(), body):
@@ -134,9 +134,9 @@ def _check_page(
 
 
 def _alternate(sample: Callable[[int, int], float]) -> tuple[float, float]:
-    """The p50 of both sides, in seconds, asked in turn: until all is sent or the time is over.
+    """The p50 of both sides, in seconds, with requests in turn until the time is over.
 
-    The lowest p50 of six rounds: other work on the machine comes in bursts, and only adds.
+    The lowest p50 of six rounds, because other work on the machine comes in bursts and only adds.
     """
     times: tuple[list[float], list[float]] = [], []
     deadline = time.monotonic() + SECONDS
@@ -154,7 +154,7 @@ def _alternate(sample: Callable[[int, int], float]) -> tuple[float, float]:
 
 
 def _buffers(url: str, sample: Callable[[int, int], object], which: int) -> int:
-    """The buffers of table and indexes that one request touches, the mean of some."""
+    """The buffers of table and indexes that a request reads, on average."""
     first, count = WARM + SAMPLES, 20
     _disconnect_others(url)
     before = _blocks(url)
@@ -176,7 +176,7 @@ def _blocks(url: str) -> int:
 
 
 def _disconnect_others(url: str) -> None:
-    """End the service's connections: a backend's statistics are complete when it is gone."""
+    """End the service's connections: a backend's statistics are complete after its end."""
     others = "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     others += " AND backend_type = 'client backend'"
     with psycopg.connect(url, autocommit=True) as connection:

@@ -1,4 +1,4 @@
-"""Instructions per request in process, counted by callgrind: the number to optimise by.
+"""Instructions per request in process, counted by callgrind: use these for optimization.
 
     python -m benchmarks.instructions                      every route of the service
     python -m benchmarks.instructions get put              these routes
@@ -7,8 +7,8 @@
     python -m benchmarks.instructions --keep DIR get       leave callgrind's files there
 
 The application object is called directly, on a real PostgreSQL. Each route is warmed by 10
-requests, then 30 are counted: the difference of a run of 40 and one of 10, without paying for
-the start of Python twice per route. Counts do not depend on what else the machine does.
+requests, then 30 are counted, in one run of Python for all routes. Counts do not depend on other
+work on the machine.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def compare(url: str, routes: Sequence[str], *, peers: bool, keep: Path | None = None) -> None:
-    """Count and print one table. The tables must exist; what they hold is replaced."""
+    """Count and print one table. The database's tables must exist; their content is replaced."""
     names = ["service", *VARIANTS] if "get" in routes else ["service"]
     if peers:
         names += ["default DRF", "FastAPI"]
@@ -108,7 +108,7 @@ def compare(url: str, routes: Sequence[str], *, peers: bool, keep: Path | None =
 
 
 def _fill(url: str, table: str) -> None:
-    """Give user 0 the tasks that are listed, user 1 those that are read and written."""
+    """Insert the tasks: user 0 has those to list, user 1 those to read and write."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"TRUNCATE {table}")
     data.load(url, range(LISTED), range(1), table)
@@ -126,7 +126,7 @@ def _place(url: str, name: str = "service") -> dict[str, Any]:
     if name == "with ACCESS_LOG":
         environment["ACCESS_LOG"] = "true"
     if name == "with metrics":
-        environment["METRICS_PORT"] = "9000"  # nobody listens there
+        environment["METRICS_PORT"] = "9000"  # a port without a listener
     return {"cwd": data.ROOT, "env": environment}
 
 
@@ -170,7 +170,7 @@ def _total(part: Path) -> int:
     raise ValueError(f"no summary in {part}")
 
 
-# Inside valgrind, or the profiler
+# Inside valgrind or the profiler
 
 
 def _inside(name: str, routes: Sequence[str], *, profile: bool) -> None:
@@ -178,11 +178,11 @@ def _inside(name: str, routes: Sequence[str], *, profile: bool) -> None:
         importlib.import_module("todo_project.exporter")
     module, attribute = APPLICATIONS[name].split(":")
     application = getattr(importlib.import_module(module), attribute)
-    if name == "with metrics":  # what is written every second is no request's
+    if name == "with metrics":  # metrics written each second are not part of a request
         importlib.import_module("todo_project.metrics").process.writer = threading.current_thread()
     headers = {"HTTP_AUTHORIZATION": f"Bearer {clients.token(1)}"} if name == "with HS256" else {}
     call = _asgi(application) if name == "FastAPI" else _wsgi(application, headers)
-    # Nothing else calls it: callgrind writes out its counts there.
+    # Called only here: callgrind writes its counts at this function.
     mark = os.getppid
     # Under callgrind on a busy machine the first connection can take longer than the service waits.
     first = clients.request("get", 1, LISTED)
@@ -210,9 +210,9 @@ def _inside(name: str, routes: Sequence[str], *, profile: bool) -> None:
 
 
 def _requests(route: str, counted: int) -> Iterator[Request]:
-    """The requests, made before the count begins: the client's work is none of the service's."""
+    """The requests, made before the count begins, because the client's work does not count."""
     user = 0 if route == "list" else 1
-    # Deletions come from the far end, so that the routes after them still find their tasks.
+    # Deletions begin with the last task, so that the other routes still find theirs.
     tasks = [
         LISTED + (2 * PROFILED - 1 - n if route == "delete" else n) for n in range(WARM + counted)
     ]

@@ -1,8 +1,7 @@
-"""1000 users, each a request a second, on the machine that also runs database and clients.
+"""1000 users with a request a second each, on a machine that also runs the database and clients.
 
-The schedule is fixed beforehand and time counts from the moment at which a request was due, so
-that a server that stalls is charged for every request that it made wait. Each user has a
-connection of his own, kept alive, and his 100 tasks.
+The schedule is fixed beforehand and a duration begins when the request was due, so that it includes
+the wait for a server that stalls. Each user has a keep-alive connection and 100 tasks.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ def _megabytes(process: psutil.Process) -> list[float]:
 
 @dataclass
 class Run:
-    """One schedule of all users, and what they met."""
+    """The schedule of all users, and their results."""
 
     port: int
     users: int
@@ -100,7 +99,7 @@ class Run:
     reconnects: int = 0
 
     async def perform(self, at_start: Callable[[], list[float]]) -> list[float]:
-        """Send everything; return what `at_start` says when the counted part begins."""
+        """Send everything; return the value of `at_start()` from when the counted part begins."""
         loop = asyncio.get_running_loop()
         chance = random.Random(1)
         users = [User(self, number, chance) for number in range(self.users)]
@@ -138,7 +137,7 @@ class Run:
 
 
 class User(asyncio.Protocol):
-    """One user: his plan, his connection, and the requests that are due and not yet answered."""
+    """A user: the plan, the connection, and the requests that are due and not yet answered."""
 
     def __init__(self, run: Run, number: int, chance: random.Random) -> None:
         self.run = run
@@ -201,7 +200,7 @@ class User(asyncio.Protocol):
             self.send()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
 
     def connection_lost(self, exception: Exception | None) -> None:
         self.transport = None
@@ -209,7 +208,7 @@ class User(asyncio.Protocol):
             if self.received:
                 self.answered("connection lost amid an answer")
             else:
-                self.send()  # closed for idleness as the request left
+                self.send()  # an idle connection, closed just when the request was sent
 
     def data_received(self, data: bytes) -> None:
         self.received += data

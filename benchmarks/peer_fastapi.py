@@ -1,4 +1,4 @@
-"""The peer: FastAPI + SQLModel + asyncpg, written as their tutorials have it.
+"""The peer: FastAPI + SQLModel + asyncpg, written like their tutorials.
 
 An async engine with a pool, a session per request by dependency, `response_model`, separate
 models for table, input and output. Writes read the row, change it, commit and refresh.

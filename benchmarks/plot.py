@@ -1,4 +1,4 @@
-"""A bar chart as SVG, without a library: it reads well on light and dark pages."""
+"""A bar chart as SVG, without a library, for light and dark pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BAR, GAP, LEFT, WIDTH, VALUE = 14, 14, 250, 420, 60
 
 
 def bars(title: str, groups: Mapping[str, Mapping[str, tuple[float, float]]]) -> str:
-    """Horizontal bars, grouped; of each bar (part, whole), the part is drawn darker."""
+    """Horizontal bars in groups; the first value of a bar (part, whole) is drawn darker."""
     most = max(whole for group in groups.values() for _, whole in group.values())
     y = 40
     shapes = []

@@ -1,4 +1,4 @@
-"""How results look: one table each, and a verdict beside what the benchmark asks."""
+"""Output of the results: tables, and verdicts on minimum and target."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Database round trips per request, warm, and p50 with 10 ms to the database.
 
-Each server reaches PostgreSQL through the counting proxy of the tests, first without delay and
-then with 5 ms each way. The service checks an HS256 token besides; the peers check none.
+Each server connects to PostgreSQL through the tests' proxy, first without delay and then with
+5 ms in each direction. The service also verifies an HS256 token; the peers do not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tools.proxy import Proxy
 WARM = 30
 COUNTED = 40
 ONE_WAY_SECONDS = 0.005
-# Times faster than the peer: must, aim.
+# How many times faster than the peer: must, aim.
 READS, WRITES = (1.5, 2), (3, 5)
 
 
@@ -42,7 +42,7 @@ def main(databases: Databases) -> None:
                 def send(
                     n: int, client: Client = client, route: str = route, status: int = status
                 ) -> float:
-                    # A deletion needs a task of its own: the last third is kept for them.
+                    # Each deletion needs another task: the last third is for deletions.
                     number = 99 - n if route == "delete" else n % 60
                     task = user + databases.users * number
                     return client.seconds(clients.request(route, user, task, n), status)

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.scale [--quick]`: one PostgreSQL beside Citus, and bytes per task.
+"""`python -m benchmarks.scale [--quick]`: one PostgreSQL compared with Citus, and bytes per task.
 
 The same requests to the service on one PostgreSQL, on the coordinator of a cluster with two
-workers, and on one of these workers. All servers share this machine, so this tells what the
-cluster costs, not what it gains. The rounds alternate; the best of each counts.
+workers, and on one of these workers. All servers share this machine, so this measures the cost of
+the cluster, not its gain. The rounds alternate; the best of each counts.
 
 Then the size of 1,000,000 tasks on disk.
 """

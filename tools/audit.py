@@ -1,7 +1,7 @@
 """Known vulnerabilities among the locked packages: `python -m tools.audit [URL of an OSV index]`.
 
-Exits with 1 when there are any. If the index cannot be reached a line says so and the exit code is
-0, so that `make check` works offline. pip-audit asks PyPI by default, but mirrors of PyPI often do
+Exits with 1 if there are any. If the index cannot be reached, a line says so and the exit code is
+0, so that `make check` works offline. pip-audit uses PyPI by default, but mirrors of PyPI often do
 not serve vulnerabilities (404), and pip-audit then skips the package without an error.
 """
 
@@ -17,12 +17,12 @@ from tools.servers import PROJECT_ROOT
 
 INDEX = "https://api.osv.dev/v1/query"
 TIMEOUT = 5  # seconds
-# A usable index lists vulnerabilities for this one.
+# A usable index has vulnerabilities of this package.
 VULNERABLE = {"package": {"name": "django", "ecosystem": "PyPI"}, "version": "3.2"}
 
 
 def missing(index: str) -> str | None:
-    """Why the index cannot be used; None if it can."""
+    """The reason why the index cannot be used; None if it can."""
     # urllib's timeout does not cover DNS.
     os.environ.setdefault("RES_OPTIONS", "timeout:2 attempts:1")
     try:

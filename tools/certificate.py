@@ -9,7 +9,7 @@ from cryptography.x509.oid import NameOID
 
 
 def self_signed(host: str) -> tuple[str, str]:
-    """A private key and a certificate for a host name, which is its own root; both in PEM."""
+    """A private key and a self-signed certificate for a host name, both in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = datetime.now(UTC)

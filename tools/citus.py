@@ -1,4 +1,4 @@
-"""A Citus cluster for the tests and benchmarks: a coordinator and workers of its own."""
+"""A Citus cluster for the tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tools.servers import HOST, PostgreSQL, ServerError
 
 
 class NotInstalled(ServerError):
-    """No PostgreSQL of this machine has the Citus extension."""
+    """No PostgreSQL on this machine has the Citus extension."""
 
 
 class Node(PostgreSQL):
-    """A throw-away PostgreSQL with Citus loaded; raises `NotInstalled` where none has it."""
+    """A throw-away PostgreSQL with Citus; raises `NotInstalled` if there is none."""
 
     def __init__(self, **settings: str | int) -> None:
         settings = {
@@ -45,7 +45,7 @@ class Node(PostgreSQL):
 
 
 class Citus:
-    """A coordinator and workers. Each database has nodes of its own, and is made on all of them."""
+    """A coordinator and workers. A database is created on all of them."""
 
     def __init__(self, workers: int = 2, **settings: str | int) -> None:
         """Start the servers; `settings` go into the configuration of each."""
@@ -64,9 +64,9 @@ class Citus:
         self._stack.close()
 
     def create_database(self, name: str, options: str = "") -> str:
-        """Create a database on every node, and return the coordinator's URL of it.
+        """Create a database on every node, and return its URL on the coordinator.
 
-        `options` are the coordinator's alone: `PostgreSQL.create_database` has them.
+        `options`, as of `PostgreSQL.create_database`, are for the coordinator only.
         """
         coordinator = self.coordinator
         for node in self.nodes:
@@ -80,7 +80,7 @@ class Citus:
         return coordinator.url(name)
 
     def drop_database(self, name: str) -> None:
-        """Drop it on every node, sessions or not."""
+        """Drop it on every node, and end its sessions."""
         for node in self.nodes:
             node.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 

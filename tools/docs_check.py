@@ -1,8 +1,8 @@
-"""The documents name what there is: `python -m tools.docs_check`.
+"""Compare the documents with the code: `python -m tools.docs_check`.
 
-Links between Markdown files, and their anchors, lead somewhere, and README.md links every page of
+The targets and anchors of links between Markdown files exist, and README.md links every page of
 docs/. Every file, command, make target, setting, route and error code that a document names exists.
-Each make target, setting, route and error code that exists is documented.
+Every make target, setting, route and error code is documented.
 """
 
 import os
@@ -50,7 +50,7 @@ def inline_code(document: str) -> list[str]:
 
 
 def code(document: str) -> str:
-    """All that a document shows as code; each piece begins a line."""
+    """Everything that a document shows as code, each piece on a new line."""
     blocks = [match[0] for match in FENCE.finditer(document)]
     indented = re.findall(r"^ {4}.*", FENCE.sub("", document), re.MULTILINE)
     return "\n".join([*blocks, *indented, *inline_code(document)])
@@ -108,10 +108,10 @@ def routes() -> set[str]:
 
 @cache
 def error_codes() -> set[str]:
-    """Each with its status: `404 not_found`."""
+    """Every error code with its status, such as `404 not_found`."""
     from todo_project.api.problems import CODES
 
-    openapi()  # with which all views are there, and so all codes
+    openapi()  # loads all views, and with them all codes
     return {f"{status} {code}" for code, (status, _) in CODES.items()}
 
 
@@ -124,7 +124,7 @@ def field_codes() -> set[str]:
 
 
 def links(path: Path, document: str) -> Iterator[tuple[str, Path, str]]:
-    """Each link into the repository, with its file and its anchor."""
+    """Every link within the repository, with its file and anchor."""
     for groups in LINK.findall(FENCE.sub("", document)):
         link = "".join(groups)
         if not re.match("[a-z]+:", link):
@@ -148,7 +148,7 @@ def bad_links(path: Path, document: str) -> Iterator[str]:
 
 
 def bad_names(path: Path, document: str) -> Iterator[str]:
-    """Variables, and other names with an underscore, that no source has."""
+    """Variables and other names with an underscore that no source has."""
     named = set(re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", document))
     named |= {text for text in inline_code(document) if re.fullmatch("[a-z]+(_[a-z]+)+", text)}
     unknown = {name for name in named - words() if not FOREIGN_NAMES.fullmatch(name)}
@@ -174,7 +174,7 @@ def bad_files_and_commands(path: Path, document: str) -> Iterator[str]:
 def bad_routes(path: Path, document: str) -> Iterator[str]:
     from django.urls import Resolver404, resolve
 
-    if PROJECT_ROOT / "examples" in path.parents:  # an issuer has routes of its own
+    if PROJECT_ROOT / "examples" in path.parents:  # routes of an issuer
         return
     for text in inline_code(document):
         if re.match("(GET|POST|PUT|PATCH|DELETE) /", text) and text.split("?")[0] not in routes():
@@ -186,7 +186,7 @@ def bad_routes(path: Path, document: str) -> Iterator[str]:
             found = resolve(re.sub(r"\{\w+\}|<uuid:\w+>|\$USER_ID", A_UUID, url))
         except Resolver404:
             found = None
-        if found is None or not found.url_name:  # the admin resolves everything below it
+        if found is None or not found.url_name:  # the admin's catch-all matches every path
             yield f"URL {url} does not exist"
 
 

@@ -1,4 +1,4 @@
-"""Every migration's SQL for PostgreSQL, read by squawk: `python -m tools.migration_lint`.
+"""Lint the SQL of every migration with squawk: `python -m tools.migration_lint`.
 
 Exits with 1 and squawk's messages if a migration would block a table in use.
 """
@@ -26,8 +26,8 @@ EXCLUDED = [
     "prefer-bigint-over-int",
     "prefer-bigint-over-smallint",
 ]
-# An index created concurrently waits for a lock that blocks neither readers nor writers. If it
-# gives up it leaves an invalid index, which IF NOT EXISTS would mistake for the index.
+# CREATE INDEX CONCURRENTLY waits for a lock that blocks neither readers nor writers. If it fails
+# it leaves an invalid index, for which IF NOT EXISTS would create no other.
 CONCURRENTLY = re.compile(r"^(?=(CREATE|CREATE UNIQUE|DROP) INDEX CONCURRENTLY)", re.MULTILINE)
 # Processes of the previous release insert rows without the new column.
 LOST_DEFAULT = re.compile(r'ALTER COLUMN ("\w+") DROP DEFAULT')
@@ -35,7 +35,7 @@ CONCURRENTLY_EXCLUDED = "require-lock-timeout, prefer-robust-stmts"
 
 
 def lint_migrations() -> int:
-    """Lint them on a throw-away PostgreSQL, and return the exit status."""
+    """Lint the migrations with a throw-away PostgreSQL, and return the exit status."""
     settings = os.environ.get("DJANGO_SETTINGS_MODULE", ENVIRONMENT["DJANGO_SETTINGS_MODULE"])
     squawk = shutil.which("squawk", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if squawk is None:
@@ -43,7 +43,7 @@ def lint_migrations() -> int:
     with PostgreSQL() as server:
         os.environ.update(ENVIRONMENT, DATABASE_URL=server.url(), DJANGO_SETTINGS_MODULE=settings)
         django.setup()
-        # In a folder of the server's, which ends with it. The file's name says which migration.
+        # In the server's folder, which is removed with it. The file is named after the migration.
         folder = server.folder / "sql"
         folder.mkdir()
         loader = MigrationLoader(None)

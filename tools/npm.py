@@ -1,4 +1,4 @@
-"""Installs the packages of the examples that run on Node, from their lockfiles."""
+"""Install the packages of the Node examples from their lockfiles."""
 
 import hashlib
 import os
@@ -27,7 +27,7 @@ def require_packages(example: Path) -> None:
 
 
 def install(example: Path) -> None:
-    """Install from the lockfile, once for each version of it; later runs need no network."""
+    """Install from the lockfile if it has changed since; otherwise no network is needed."""
     lockfile = hashlib.sha256((example / "package-lock.json").read_bytes()).hexdigest()
     stamp = example / "node_modules/.installed-lockfile"
     if not stamp.is_file() or stamp.read_text() != lockfile:
@@ -38,7 +38,7 @@ def install(example: Path) -> None:
 def run(
     example: Path, command: Sequence[str], environment: Mapping[str, str] = CLEAN_ENVIRONMENT
 ) -> str:
-    """What a command prints in an example's folder; AssertionError with all of it if it fails."""
+    """The output of a command in an example's folder; AssertionError with it on a failure."""
     done = subprocess.run(
         command,
         cwd=example,
@@ -46,7 +46,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=240,  # less than pytest.ini gives a test
+        timeout=240,  # less than the timeout in pytest.ini
         check=False,
     )
     assert done.returncode == 0, done.stdout

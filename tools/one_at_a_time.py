@@ -1,7 +1,7 @@
 """`python one_at_a_time.py FILE COMMAND…`: run a command while no other one holds the lock FILE.
 
-For `make`: two at once would build the same virtual environment and migrate the same database. The
-second one waits, and says so. POSIX only.
+For `make`: two at the same time would create the same virtual environment and migrate the same
+database. The second one waits and prints that. POSIX only.
 """
 
 import fcntl

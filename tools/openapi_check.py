@@ -3,7 +3,7 @@
     python -m tools.openapi_check            compare and lint
     python -m tools.openapi_check --write    write openapi.yaml, and lint
 
-There are three linters. drf-spectacular warns about what it could not resolve.
+There are three linters. drf-spectacular warns about types that it cannot resolve.
 openapi-spec-validator, of the python-openapi project, checks the document against the
 specification. Redocly CLI checks the rest: examples that do not fit their schemas, problems without
 a body, parameters without a description (rules in examples/typescript/redocly.yaml). It needs npm;
@@ -39,7 +39,7 @@ ENVIRONMENT = {
 
 
 def generate() -> str:
-    """What the service serves with AUTH_MODE=jwt; exits if drf-spectacular warns."""
+    """The document of AUTH_MODE=jwt; exits if drf-spectacular warns."""
     with tempfile.NamedTemporaryFile() as file:
         command = [sys.executable, "manage.py", "spectacular", "--validate", "--fail-on-warn"]
         command += ["--file", file.name]
@@ -49,7 +49,7 @@ def generate() -> str:
 
 
 def lint() -> None:
-    """Raises or exits with the linters' messages about openapi.yaml."""
+    """Raise or exit with the linters' messages about openapi.yaml."""
     validate(yaml.safe_load(CHECKED_IN.read_text()))
     if not npm.available():
         if os.environ.get("CI"):
