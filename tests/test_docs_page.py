@@ -39,7 +39,7 @@ def chromium() -> Iterator[Browser]:
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     require(program, PROGRAMS[0], PROGRAMS[0])
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield playwright.chromium.launch(executable_path=program, args=ARGUMENTS, timeout=60_000)
 
 
 @pytest.fixture
@@ -55,7 +55,8 @@ def page(chromium: Browser, tmp_path: Path, request: pytest.FixtureRequest) -> I
         if message.type in ("error", "warning") and "favicon.ico" not in message.location["url"]:
             complaints.append(message.text)
 
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)  # 5 s are not always enough on a busy machine
     context.on("console", hear)  # of pop-ups as well
     context.on("weberror", lambda error: complaints.append(str(error.error)))
     context.on("request", lambda sent: origins.add("/".join(sent.url.split("/")[:3])))
@@ -179,6 +180,7 @@ def test_an_operator_finds_completes_exports_and_erases(
 
     # A client changes the title while the operator's form is open.
     page.get_by_role("link", name="Buy milk 1777", exact=True).click()
+    page.wait_for_url("**/change/**")
     id = page.url.split("/")[-3]
     with Client(server) as client:
         client.ask("PATCH", f"/api/{ALICE}/tasks/{id}", {"title": "Buy oat milk"})
