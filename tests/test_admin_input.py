@@ -95,7 +95,7 @@ def test_a_large_upload_is_refused_and_nothing_is_written(
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     if not chunked:
         headers["Content-Length"] = str(sum(map(len, parts)))
-    connection = http.client.HTTPConnection(HOST, live.port, timeout=30)
+    connection = http.client.HTTPConnection(HOST, live.port, timeout=60)
     connection.request("POST", path, iter(parts), headers, encode_chunked=chunked)
     response = connection.getresponse()
     assert response.status == 413

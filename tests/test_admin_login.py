@@ -161,7 +161,7 @@ def test_two_services_on_one_database_count_together(
 
     def attempt(server: LiveServer, password: str, number: int) -> int:
         headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": f"203.0.113.{number}"}
-        with httpx.Client(base_url=server.base_url, headers=headers, timeout=30) as client:
+        with httpx.Client(base_url=server.base_url, headers=headers, timeout=60) as client:
             form = client.get(LOGIN)
             [token] = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', form.text)
             # httpx does not send a Secure cookie without TLS.

@@ -330,7 +330,7 @@ def live():
 
 def exchange(live, *parts):
     """Send bytes and return the response, whose connection is then closed."""
-    with closing(socket.create_connection(("127.0.0.1", live.port), timeout=20)) as peer:
+    with closing(socket.create_connection(("127.0.0.1", live.port), timeout=60)) as peer:
         for part in parts:
             peer.sendall(part)
         response = b""
@@ -417,7 +417,7 @@ def test_a_client_that_sends_too_much_gets_the_answer(live, megabytes, chunked):
         assert (status, json.loads(content)["status"]) == (expected, expected)
         assert headers["content-type"] == "application/problem+json"
         assert headers["x-request-id"]
-    assert httpx.get(live.base_url + TASKS).json() == []
+    assert httpx.get(live.base_url + TASKS, timeout=60).json() == []
 
 
 @pytest.mark.live
@@ -467,7 +467,7 @@ def test_odd_request_targets_are_answered(live, path, expected):
 @pytest.mark.live
 def test_the_longest_link_of_ours_is_taken(live):
     title = "😀" * 255
-    with httpx.Client(base_url=live.base_url) as client:
+    with httpx.Client(base_url=live.base_url, timeout=60) as client:
         paths = [
             client.post(TASKS, json={"title": title}).raise_for_status().headers["Location"]
             for _ in range(2)

@@ -37,7 +37,7 @@ class User:
     def fetch(self, path: str) -> httpx.Response:
         """GET from the issuer within the session."""
         url = self.issuer_url + path
-        return httpx.get(url, cookies=self.cookies, timeout=30).raise_for_status()
+        return httpx.get(url, cookies=self.cookies, timeout=60).raise_for_status()
 
     def token(self) -> str:
         """A new JWT, as a front end gets it."""
@@ -70,7 +70,7 @@ class BetterAuth(Server):
                 "email": f"{name}-{uuid.uuid4()}@example.com",
                 "password": "correct horse battery",
             },
-            timeout=30,
+            timeout=60,
         ).raise_for_status()
         body = answer.json()
         return User(body["user"]["id"], body["token"], self.url, answer.cookies)
@@ -132,7 +132,7 @@ def service_trusting(
         # One process: each has its own key set, and some tests expect when it changes.
         env = dict(line.split("=", 1) for line in lines) | {"WEB_CONCURRENCY": "1"}
         server = live_server_factory(vendor="postgresql", **env)
-        clients.append(httpx.Client(base_url=server.base_url, timeout=30))
+        clients.append(httpx.Client(base_url=server.base_url, timeout=60))
         return Service(clients[-1])
 
     yield start

@@ -21,7 +21,7 @@ def browser():
     environment: Any = {"DEBUG": "true", "AUTH_MODE": "", "ALLOWED_HOSTS": "", "SECRET_KEY": ""}
     with (
         open_live_server("sqlite", **environment) as server,
-        httpx.Client(base_url=server.base_url, headers={"Accept": BROWSER}) as client,
+        httpx.Client(base_url=server.base_url, headers={"Accept": BROWSER}, timeout=60) as client,
     ):
         yield client
 

@@ -35,7 +35,7 @@ def live() -> Iterator[LiveServer]:
 
 @pytest.fixture
 def client(live: LiveServer) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=live.base_url, timeout=15) as client:
+    with httpx.Client(base_url=live.base_url, timeout=60) as client:
         yield client
 
 
@@ -127,7 +127,7 @@ def test_an_allowed_origin_sees_what_is_refused_before_any_view(live: LiveServer
 
     def exchange(method: str, *headers: str, body: bytes = b"") -> tuple[int, Any]:
         lines = [f"{method} {TASKS} HTTP/1.1", f"Origin: {ORIGINS[0]}", "Connection: close"]
-        with socket.create_connection(("127.0.0.1", live.port), timeout=15) as peer:
+        with socket.create_connection(("127.0.0.1", live.port), timeout=60) as peer:
             peer.sendall("\r\n".join([*lines, *headers, "", ""]).encode() + body)
             peer.shutdown(socket.SHUT_WR)
             answer = http.client.HTTPResponse(peer)

@@ -64,7 +64,7 @@ class Peer:
     """A client's connection, byte by byte."""
 
     def __init__(self, port: int) -> None:
-        self.sock = socket.create_connection((HOST, port), timeout=30)
+        self.sock = socket.create_connection((HOST, port), timeout=60)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.file = self.sock.makefile("rb")
 

@@ -134,7 +134,7 @@ def live() -> Iterator[LiveServer]:
 
 @pytest.mark.live
 def test_no_header_names_the_server_software(live: LiveServer) -> None:
-    with httpx.Client(base_url=live.base_url, timeout=15) as client:
+    with httpx.Client(base_url=live.base_url, timeout=60) as client:
         for path in PATHS:
             assert not {"server", "x-powered-by", "via"} & {*client.get(path).headers}, path
 
@@ -145,7 +145,7 @@ def test_an_internal_error_reveals_nothing_and_is_logged_with_its_request_id(
 ) -> None:
     token = by_secret()
     headers = {**bearer(token), "X-Request-ID": ID}
-    with httpx.Client(base_url=live.base_url, headers=headers, timeout=15) as client:
+    with httpx.Client(base_url=live.base_url, headers=headers, timeout=60) as client:
         live.postgres.execute("ALTER TABLE tasks_task RENAME TO away", database=live.database)
         answers = [client.get(TASKS), client.post(TASKS, json={"title": "Secret title"})]
         live.postgres.execute("ALTER TABLE away RENAME TO tasks_task", database=live.database)

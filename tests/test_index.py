@@ -27,7 +27,7 @@ def server(request: Any) -> Iterator[LiveServer]:
 
 @pytest.fixture
 def page(server: LiveServer) -> httpx.Response:
-    return httpx.get(server.base_url + "/")
+    return httpx.get(server.base_url + "/", timeout=60)
 
 
 def run(commands: str, server: LiveServer) -> Any:
@@ -51,7 +51,9 @@ def test_without_debug_there_is_no_such_page() -> None:
 
 @pytest.mark.live
 def test_its_links_lead_somewhere(server: LiveServer, page: httpx.Response) -> None:
-    browser = httpx.Client(base_url=server.base_url, headers={"Accept": "text/html,*/*;q=0.8"})
+    browser = httpx.Client(
+        base_url=server.base_url, headers={"Accept": "text/html,*/*;q=0.8"}, timeout=60
+    )
     jwt = server.environment["AUTH_MODE"] == "jwt"
     found = {}
     with browser:

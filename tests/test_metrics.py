@@ -48,7 +48,7 @@ def server() -> Iterator[LiveServer]:
 
 def scrape(server: LiveServer) -> str:
     port = server.environment["METRICS_PORT"]
-    with urlopen(f"http://{HOST}:{port}/metrics", timeout=10) as response:
+    with urlopen(f"http://{HOST}:{port}/metrics", timeout=60) as response:
         return response.read().decode()
 
 

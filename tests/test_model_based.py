@@ -269,7 +269,7 @@ def client(
     caplog.set_level("WARNING", "httpx")  # logging a request costs more than the request
     with (
         open_live_server(request.param) as server,
-        httpx.Client(base_url=server.base_url, timeout=10) as client,
+        httpx.Client(base_url=server.base_url, timeout=60) as client,
     ):
         yield client
 

@@ -35,7 +35,7 @@ def client(nginx: Nginx) -> Iterator[httpx.Client]:
     with httpx.Client(
         base_url=f"https://{HOST}:{nginx.port}",
         verify=tls,
-        timeout=30,
+        timeout=60,
         headers={"Host": Nginx.name},
     ) as client:
         # The certificate is for the name, but the connection is to the address.
@@ -77,7 +77,7 @@ def test_requests_pass_through_unchanged(client: httpx.Client, nginx: Nginx) -> 
 
 def test_another_host_and_plain_http_are_refused(client: httpx.Client, nginx: Nginx) -> None:
     assert client.get(TASKS, headers={"Host": "evil.example"}).json()["code"] == "invalid_host"
-    assert httpx.get(f"http://{HOST}:{nginx.port}{TASKS}").status_code == 400
+    assert httpx.get(f"http://{HOST}:{nginx.port}{TASKS}", timeout=60).status_code == 400
 
 
 def test_a_body_that_exceeds_its_limit_or_the_services_is_413(client: httpx.Client) -> None:

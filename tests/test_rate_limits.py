@@ -61,7 +61,7 @@ def quota(response: httpx.Response) -> list[int]:
 def test_every_answer_shows_the_limits_which_are_enforced() -> None:
     with (
         serve(**JWT, RATE_LIMIT="6/hour;1000/day") as server,
-        httpx.Client(base_url=server.base_url, headers=bearer(by_secret())) as client,
+        httpx.Client(base_url=server.base_url, headers=bearer(by_secret()), timeout=60) as client,
     ):
         # Neither a probe nor a request that is refused before its owner is known counts.
         for path, status in (("/healthz", 200), ("/api/docs", 200), ("/nothing", 404)):
@@ -107,7 +107,7 @@ def test_every_answer_shows_the_limits_which_are_enforced() -> None:
 def test_after_retry_after_a_request_is_accepted() -> None:
     with (
         serve(RATE_LIMIT="3/second") as server,
-        httpx.Client(base_url=server.base_url) as client,
+        httpx.Client(base_url=server.base_url, timeout=60) as client,
     ):
         for _ in range(3):
             while (answer := client.get(tasks())).status_code == 200:
@@ -121,7 +121,7 @@ def test_without_authentication_the_limit_is_per_client_address() -> None:
 
         def statuses(address: str) -> list[int]:
             headers = {"X-Forwarded-For": f"198.51.100.9, {address}"}
-            with httpx.Client(base_url=server.base_url, headers=headers) as client:
+            with httpx.Client(base_url=server.base_url, headers=headers, timeout=60) as client:
                 return [client.get(tasks(owner)).status_code for owner in (ALICE, BOB, ALICE)]
 
         assert statuses("203.0.113.1") == [200, 200, 429]
@@ -131,7 +131,7 @@ def test_without_authentication_the_limit_is_per_client_address() -> None:
 def test_failures_to_authenticate_are_limited_to_a_tenth() -> None:
     with (
         serve(**JWT, RATE_LIMIT="30/hour;500/day") as server,
-        httpx.Client(base_url=server.base_url) as client,
+        httpx.Client(base_url=server.base_url, timeout=60) as client,
     ):
         headers = [{}, bearer("garbage"), bearer(by_secret(exp=1)), {}, bearer("garbage")]
         answers = [client.get(tasks(), headers=header) for header in headers]
@@ -190,7 +190,7 @@ def undisturbed(servers: list[LiveServer], measure: Callable[[], T]) -> T:
 
     for _ in range(10):
         for server in servers:
-            with httpx.Client(base_url=server.base_url) as client:
+            with httpx.Client(base_url=server.base_url, timeout=60) as client:
                 assert wait_until(lambda: all(limited(client) for _ in range(10)))
         before = losses()
         result = measure()
@@ -206,7 +206,7 @@ def flood(
 
     def send(number: int) -> Counter[int]:
         seen: Counter[int] = Counter()
-        with httpx.Client(headers=headers, timeout=30) as client:
+        with httpx.Client(headers=headers, timeout=60) as client:
             for turn in range(requests // 8):
                 server = servers[(number + turn) % len(servers)]
                 seen[client.get(server.base_url + tasks(owner)).status_code] += 1
@@ -239,7 +239,7 @@ def test_a_request_costs_the_store_one_round_trip_whatever_the_limits(redis: Red
             "RATE_LIMIT_STORAGE_URL": proxy.url(redis.url),
             "WEB_THREADS": "1",
         }
-        with serve(**limit) as server, httpx.Client(base_url=server.base_url) as client:
+        with serve(**limit) as server, httpx.Client(base_url=server.base_url, timeout=60) as client:
 
             def measure() -> tuple[int, int]:
                 proxy.reset()
@@ -310,7 +310,7 @@ def test_no_request_fails_while_the_store_is_unavailable(
 def test_no_request_waits_for_a_store_that_takes_more_than_50_ms(redis: Redis) -> None:
     with Proxy(redis.port) as proxy:
         limit = {"RATE_LIMIT": "5/hour", "RATE_LIMIT_STORAGE_URL": proxy.url(redis.url)}
-        with serve(**limit) as server, httpx.Client(base_url=server.base_url) as client:
+        with serve(**limit) as server, httpx.Client(base_url=server.base_url, timeout=60) as client:
             assert wait_until(lambda: limited(client))
             proxy.delay = 0.05
             answers = [client.get(tasks()) for _ in range(10)]
@@ -323,7 +323,7 @@ def test_no_request_waits_for_a_store_that_takes_more_than_50_ms(redis: Redis) -
 def test_it_starts_and_serves_without_its_store(redis: Redis) -> None:
     redis.kill()
     limit = {"RATE_LIMIT": "5/hour", "RATE_LIMIT_STORAGE_URL": redis.url}
-    with serve(**limit) as server, httpx.Client(base_url=server.base_url) as client:
+    with serve(**limit) as server, httpx.Client(base_url=server.base_url, timeout=60) as client:
         assert {client.get(tasks()).status_code for _ in range(20)} == {200}
         redis.start()
         assert wait_until(lambda: client.get(tasks()).status_code == 429)

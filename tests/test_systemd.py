@@ -35,7 +35,7 @@ def test_a_restart_loses_no_request(live_server_factory: Callable[..., LiveServe
 
     def ask(port: int) -> None:
         while not stop.is_set():
-            connection = http.client.HTTPConnection(HOST, port, timeout=30)
+            connection = http.client.HTTPConnection(HOST, port, timeout=60)
             try:
                 connection.request("GET", "/readyz")
                 statuses.append(connection.getresponse().status)
