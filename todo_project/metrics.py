@@ -67,20 +67,17 @@ class Process:
         self.writer: threading.Thread | None = None
 
     def write_every_second(self) -> None:
-        while True:
-            self.write()
-            time.sleep(1)
-
-    def write(self) -> None:
-        waits = [self.waits.popleft() for _ in range(len(self.waits))]
-        round_trips.inc(sum(trips for trips, _ in waits))
-        wait.inc(sum(seconds for _, seconds in waits))
         threads.set(settings.WEB_THREADS)
-        in_flight.set(len(self.running))
-        connections.set(len(self.connections))
-        if settings.JWT_JWKS_URL and (at := key_set(settings.JWT_JWKS_URL).fetched.at) > 0:
-            keys_fetched.set(time.time() - time.monotonic() + at)
-        breaker_open.set(breaker.statements.is_open or breaker.connections.is_open)
+        while True:
+            waits = [self.waits.popleft() for _ in range(len(self.waits))]
+            round_trips.inc(sum(trips for trips, _ in waits))
+            wait.inc(sum(seconds for _, seconds in waits))
+            in_flight.set(len(self.running))
+            connections.set(len(self.connections))
+            if settings.JWT_JWKS_URL and (at := key_set(settings.JWT_JWKS_URL).fetched.at) > 0:
+                keys_fetched.set(time.time() - time.monotonic() + at)
+            breaker_open.set(breaker.statements.is_open or breaker.connections.is_open)
+            time.sleep(1)
 
 
 process = Process()
