@@ -125,8 +125,7 @@ def read_body(request: HttpRequest) -> Problem | None:
     length = request.META.get("CONTENT_LENGTH") or "0"
     if length == "0" and not chunked:
         return None
-    body = b""
-    problem: Problem | None = Problem("content_too_large")
+    body, problem = b"", "content_too_large"
     if chunked or int(length) <= MAX_DISCARDED:
         stream = request.META["wsgi.input"]
         expected = MAX_DISCARDED + 1 if chunked else int(length)
@@ -138,14 +137,14 @@ def read_body(request: HttpRequest) -> Problem | None:
             ):
                 received += len(more)
             if received < expected and not chunked:
-                problem = Problem("incomplete_body")
+                problem = "incomplete_body"
             elif received <= MAX_BODY:
-                body, problem = data, None
+                body, problem = data, ""
         except Exception:  # of the server's own classes, for a bad chunk or trailer
-            problem = Problem("incomplete_body")
+            problem = "incomplete_body"
     request.META["CONTENT_LENGTH"] = str(len(body))
     request._stream = io.BytesIO(body)
-    return problem
+    return Problem(problem) if problem else None
 
 
 class StaticMiddleware(WhiteNoiseMiddleware):
