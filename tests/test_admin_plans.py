@@ -171,7 +171,8 @@ def test_a_click_reads_and_writes_the_tasks_of_one_user_at_most(
     monkeypatch.setattr(models, "PAGE_SIZE", 50)
     task = Task.objects.filter(user_id=OWNER)[3]
     values = {"owner": OWNER, "task": task.id, "title": task.title}
-    data = {name: value.format(**values) for name, value in form.items()}
+    data = {name: str(value) for name, value in Task.resource.defaults.items() if value}
+    data |= {name: value.format(**values) for name, value in form.items()}
     with explained() as statements:
         response = admin.post(LIST + path.format(**values), data | {"index": "0"})
         if isinstance(response, StreamingHttpResponse):
