@@ -16,7 +16,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.client import ALICE, BOB
+from tests.client import ALICE, BOB, at_once
 from tests.database_plugin import LiveServer, open_live_server, require
 from tests.issuer import SECRET, bearer, by_secret
 from tests.live import Answer, Client
@@ -158,20 +158,37 @@ def test_each_process_allows_at_least_one_request() -> None:
         assert 1 <= seen[200] <= 2
 
 
-def test_counters_in_memory_are_removed_without_a_thread_per_request() -> None:
-    """The library's timer would start one for each request, and visit every counter."""
-    counters = ProcessCounters()
-    assert wait_until(lambda: not counters.timer.is_alive())
-    threads = threading.active_count()
-    second = Limit(10, 1)
-    for key in range(100):
-        [(acquired, remaining, _)] = counters.count([second], str(key))
-        assert (acquired, remaining) == (True, 9)
-        assert threading.active_count() <= threads
-    time.sleep(2)
-    counters._next_sweep = 0
-    counters.count([second], "new")
-    assert len(counters.storage) == len(counters.expirations) == len(counters.locks) == 1
+def test_counters_in_memory_slide_and_end_with_the_next_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counters, limit, now = ProcessCounters(), Limit(10, 60), 600_000.0
+    monkeypatch.setattr(time, "time", lambda: now)
+
+    def hit(key: str = "owner") -> tuple[bool, int, float]:
+        return counters.count([limit], ("requests", key))[0]
+
+    assert [hit() for _ in range(11)] == [
+        *((True, remaining, 60) for remaining in range(9, -1, -1)),
+        (False, 0, 60),
+    ]
+    assert hit("another") == (True, 9, 60)
+    now += 60 + 30  # half of the ten still count
+    assert [hit()[:2] for _ in range(6)] == [
+        *((True, remaining) for remaining in range(4, -1, -1)),
+        (False, 0),
+    ]
+    now += 120
+    assert hit() == (True, 9, 30)
+    assert "another" not in str(counters._windows)
+    now -= 1000  # a clock that is set back
+    assert hit()[0]
+
+
+def test_counters_in_memory_lose_no_request_to_another_thread() -> None:
+    counters, limit, key = ProcessCounters(), Limit(1000, 86400), ("requests", "x")
+    found = at_once(8, lambda _: [counters.count([limit], key) for _ in range(200)])
+    acquired = [state[0] for states in found for [state] in states]
+    assert (acquired.count(True), len(acquired)) == (1000, 1600)
 
 
 # With Redis or Valkey -------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The storages of the library `limits`, as the rate limits use them."""
+"""Where the rate limits count: in this process, or in Redis with the library `limits`."""
 
 import logging
 import threading
@@ -6,8 +6,9 @@ import time
 from collections.abc import Sequence
 from math import floor
 from typing import Any, NamedTuple
+from uuid import UUID
 
-from limits.storage import MemoryStorage, RedisStorage
+from limits.storage import RedisStorage
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -20,9 +21,6 @@ STORE_TIMEOUT = 0.05
 RECONNECT_INTERVAL = 1.0
 """Seconds between two attempts to reach a store that is unavailable."""
 
-SWEEP_INTERVAL = 60.0
-"""Seconds between two removals of expired counters from memory."""
-
 
 class Limit(NamedTuple):
     amount: int
@@ -30,6 +28,9 @@ class Limit(NamedTuple):
     seconds: int
     """The length of the window."""
 
+
+Key = tuple[str, UUID | str]
+"""The name of a limiter, and an owner or a client address."""
 
 State = tuple[bool, int, float]
 """A limit after a request: whether the request is within it, how many more are allowed now, and the
@@ -50,38 +51,36 @@ def state(limit: Limit, acquired: bool, window: tuple[int, float, int, float]) -
     return acquired, max(0, amount - floor(used)), reset
 
 
-class ProcessCounters(MemoryStorage):
+class ProcessCounters:
     """Counters in the memory of this process.
 
-    The keys of sliding windows contain the window's number, so expired counters are never read. The
-    library starts a thread per hit that visits every key; here one hit in `SWEEP_INTERVAL` does it.
+    They count as the sliding windows of `limits` in Redis do. The library's own for the memory
+    start a thread for each request.
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self._next_sweep = 0.0
-        # The library wraps the methods of a subclass, which costs more than these two do.
-        self.get = self.storage.__getitem__  # type: ignore[method-assign, assignment]
-        self.incr = self._increment  # type: ignore[method-assign]
+        self._lock = threading.Lock()
+        # By the length of a window: its number, its counts by key, and those of the one before.
+        self._windows: dict[int, tuple[float, dict[Key, int], dict[Key, int]]] = {}
 
-    def _increment(self, key: str, expiry: float, amount: int = 1) -> int:
-        now = time.time()
-        if now > self._next_sweep:
-            self._next_sweep = now + SWEEP_INTERVAL
-            for old in [old for old, end in [*self.expirations.items()] if end <= now]:
-                self.clear(old)
-        with self.locks[key]:
-            count = self.storage[key] = self.storage[key] + amount
-            if count == amount:
-                self.expirations[key] = now + expiry
-        return count
-
-    def count(self, limits: Sequence[Limit], key: str) -> list[State]:
+    def count(self, limits: Sequence[Limit], key: Key) -> list[State]:
         """Count a request against each limit. One that is over a limit is not counted there."""
         states = []
-        for limit in limits:
-            acquired = super().acquire_sliding_window_entry(key, *limit)
-            states.append(state(limit, acquired, super().get_sliding_window(key, limit.seconds)))
+        with self._lock:
+            now = time.time()
+            for limit in limits:
+                number, elapsed = divmod(now, limit.seconds)
+                latest, counts, previous = self._windows.get(limit.seconds, (0.0, {}, {}))
+                if number > latest:
+                    counts, previous = {}, counts if number == latest + 1 else {}
+                    self._windows[limit.seconds] = number, counts, previous
+                current, before = counts.get(key, 0), previous.get(key, 0)
+                left = limit.seconds - elapsed
+                acquired = floor(current + before * left / limit.seconds) < limit.amount
+                if acquired:
+                    counts[key] = current = current + 1
+                window = (before, left, current, left + limit.seconds)
+                states.append(state(limit, acquired, window))
         return states
 
 
@@ -104,7 +103,7 @@ class SharedCounters(RedisStorage):
         self._used = self._reported = False
         self._reachable = threading.Event()
 
-    def count(self, limits: Sequence[Limit], key: str) -> list[State]:
+    def count(self, limits: Sequence[Limit], key: Key) -> list[State]:
         """As in `ProcessCounters`, in one round trip. Empty if the store is unavailable."""
         if not (self._reachable.is_set() or self._is_reachable_now()):
             return []
@@ -112,7 +111,7 @@ class SharedCounters(RedisStorage):
         pipeline = self.storage.pipeline(transaction=False)
         for amount, seconds in limits:
             # Braces: both keys on one node of a cluster.
-            current_key = self.prefixed_key(f"{{{key}/{seconds}}}")
+            current_key = self.prefixed_key(f"{{{key[0]}/{key[1]}/{seconds}}}")
             previous_key = f"{current_key}/-1"
             pipeline.evalsha(acquire, 2, previous_key, current_key, amount, seconds, 1)
             pipeline.evalsha(read, 2, previous_key, current_key, seconds)

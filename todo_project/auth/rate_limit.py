@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from operator import attrgetter
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
@@ -36,13 +37,13 @@ class Limiter:
             for policy, limit in zip(self._policies, limits, strict=True)
         )
 
-    def hit(self, request: HttpRequest, key: str) -> None:
+    def hit(self, request: HttpRequest, client: UUID | str) -> None:
         """Count the request, note the response's fields. Raises Problem (RFC 6585 section 4).
 
         Does nothing while the store is unavailable.
         """
         fields, waits = [], []
-        states = self._counters.count(self._limits, f"{self._name}/{key}")
+        states = self._counters.count(self._limits, (self._name, client))
         for policy, (acquired, remaining, reset) in zip(self._policies, states, strict=False):
             seconds = ceil(reset)
             fields.append(f"{policy};r={remaining};t={seconds}")
@@ -78,8 +79,8 @@ class OwnerThrottle(BaseThrottle):
     """
 
     def allow_request(self, request: Request, view: Any) -> bool:
-        owner = request.user
-        requests.hit(request._request, str(owner.id) if owner else address(request._request))
+        owner: Any = request.user
+        requests.hit(request._request, owner.id if owner else address(request._request))
         return True
 
 
