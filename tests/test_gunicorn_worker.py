@@ -249,6 +249,13 @@ def test_a_small_body_left_unread_does_not_become_the_next_request(connect: Conn
     assert peer.read().body.isdigit()
 
 
+def test_a_large_body_left_unread_closes_the_connection(connect: Connect) -> None:
+    peer = connect(post("/", b"x" * 200_000))
+    answer = peer.read()
+    assert (answer.status, answer.closes) == (200, True)
+    assert peer.at_end()
+
+
 def test_a_malformed_body_left_unread_gets_no_second_answer(connect: Connect) -> None:
     peer = connect(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n?\r\n\r\n")
     assert peer.read().body == b"ok"

@@ -122,7 +122,8 @@ class Response(wsgi.Response):
 
     def send_headers(self) -> None:
         if not self.headers_sent:
-            if self.conn.ended or not self.worker.keeps_connections():
+            unread = getattr(self.req.body.reader, "length", 0)  # of a chunked body: not known
+            if self.conn.ended or unread > MAX_UNREAD or not self.worker.keeps_connections():
                 self.force_close()
             lines = self.default_headers()
             lines += [f"{name}: {value}\r\n" for name, value in self.headers]
