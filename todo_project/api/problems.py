@@ -173,9 +173,10 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
     if not isinstance(error, Problem):
         code = error.get_codes()
         assert isinstance(code, str), "REST framework's own validation errors are not in use"
-        allow = {"Allow": ", ".join(context["view"].allowed_methods)}
-        is_method = isinstance(error, exceptions.MethodNotAllowed)
-        error = Problem(code, str(error.detail), headers=allow if is_method else {})
+        headers = {}
+        if isinstance(error, exceptions.MethodNotAllowed):
+            headers["Allow"] = ", ".join(context["view"].allowed_methods)
+        error = Problem(code, str(error.detail), headers=headers)
     if error.status_code >= 500:
         logger.error("%s: %s", error.code, cause or error.detail)
     result = Response(body(error), status=error.status_code, headers=error.headers)

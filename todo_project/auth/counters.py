@@ -54,7 +54,7 @@ def state(limit: Limit, acquired: bool, window: tuple[int, float, int, float]) -
 class ProcessCounters:
     """Counters in the memory of this process.
 
-    They count as the sliding windows of `limits` in Redis do. The library's own for the memory
+    They count like the sliding windows that `limits` has in Redis. Those that it has in memory
     start a thread for each request.
     """
 

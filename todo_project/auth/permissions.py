@@ -12,7 +12,7 @@ from todo_project.api.problems import CODES
 class IsOwner(BasePermission):
     """The token's subject must be the `user_id` of the path. Decided without a query."""
 
-    _, message = CODES["permission_denied"]
+    message = CODES["permission_denied"][1]
 
     def has_permission(self, request: Request, view: Any) -> bool:
         if settings.AUTH_MODE == "none":
