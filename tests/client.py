@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any, TypeVar
 
+import httpx
 from django.test import Client
 
 ALICE = "a11ce000-0000-4000-8000-000000000001"
@@ -79,6 +80,11 @@ class API:
     def create(self, owner: str = ALICE, title: str = "Buy milk", **fields: Any) -> Json:
         """Create a task of an owner."""
         return self.post(f"/api/{owner}/tasks", {"title": title, **fields})
+
+
+SHARED = httpx.Limits(max_connections=None, keepalive_expiry=None)
+"""For a client that threads share. A connection that has been idle for too long would be closed,
+also when another thread is just about to use it."""
 
 
 def at_once(count: int, work: Callable[[int], T]) -> list[T]:

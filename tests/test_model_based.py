@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from tests.client import NOBODYS, at_once
+from tests.client import NOBODYS, SHARED, at_once
 from tests.database_plugin import open_live_server
 from tests.model import Answer, Forbidden, Model, Request
 
@@ -269,7 +269,7 @@ def client(
     caplog.set_level("WARNING", "httpx")  # logging a request costs more than the request
     with (
         open_live_server(request.param) as server,
-        httpx.Client(base_url=server.base_url, timeout=60) as client,
+        httpx.Client(base_url=server.base_url, timeout=60, limits=SHARED) as client,
     ):
         yield client
 

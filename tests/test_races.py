@@ -11,14 +11,13 @@ import httpx
 import psycopg
 import pytest
 
-from tests.client import Json, at_once
+from tests.client import SHARED, Json, at_once
 from tests.database_plugin import LiveServer, open_live_server
 from tools.servers import wait_until
 
 pytestmark = pytest.mark.live
 
 MILK = {"title": "Buy milk"}
-MANY = httpx.Limits(max_connections=None)
 KEY = {"Idempotency-Key": "k"}
 
 
@@ -27,7 +26,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
     """A client of the service in two processes of four threads."""
     with (
         open_live_server(request.param, WEB_CONCURRENCY="2", WEB_THREADS="4") as server,
-        httpx.Client(base_url=server.base_url, timeout=60, limits=MANY) as client,
+        httpx.Client(base_url=server.base_url, timeout=60, limits=SHARED) as client,
     ):
         assert len(server.worker_pids()) == 2
         yield client
